@@ -1,0 +1,1 @@
+"""cisbot/core/dags"""
