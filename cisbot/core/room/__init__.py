@@ -1,1 +1,1 @@
-"""cisbot/core/room"""
+"""What travels through the room: wire contents, decoded events, and the one decoder for hostile input."""

@@ -1,0 +1,151 @@
+"""What the core asks the edge to do. Order within a `Step`: persist, then send, then ask, then work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from cisbot.core.frames import StartTask
+from cisbot.core.ids import ClaimKey, EventId, RunId
+from cisbot.core.room.events import Json
+
+
+class Priority(IntEnum):
+    """Which send goes first when the homeserver limits us: a renewal must never wait for chatter."""
+
+    RENEWAL = 0
+    LOCK = 1
+    FINAL = 2
+    CHAT = 3
+    EDIT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One event for the room. `state_key` None means a timeline event sent under transaction id `txn`.
+
+    A `durable` send is kept in the outbox table until the homeserver has it, and sent again under the
+    same `txn` after a crash. A send with `coalesce` replaces an unsent older one of the same mark.
+    """
+
+    txn: str
+    type: str
+    content: Mapping[str, Json]
+    priority: Priority
+    state_key: str | None = None
+    durable: bool = False
+    coalesce: str | None = None
+    room: str | None = None  # another room than the cluster's, for `matrix` tasks
+
+
+@dataclass(frozen=True, slots=True)
+class ReadState:
+    """Ask what the room's state names under a key; answered by `StateRead`."""
+
+    tag: str
+    type: str
+    state_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """Ask for the highest epoch of any take of `key`, from the room's end back to `until`."""
+
+    tag: str
+    key: ClaimKey
+    until: EventId | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStory:
+    """Ask for all lock events that refer to the run; answered by `StoryRead`."""
+
+    tag: str
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMedia:
+    """Ask for an attached file's text; answered by `TextRead`."""
+
+    tag: str
+    url: str
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Ask for the end of a log file; answered by `TextRead`."""
+
+    tag: str
+    path: str
+    bytes_max: int
+
+
+Ask = ReadState | ReadBack | ReadStory | ReadMedia | ReadLog
+
+
+@dataclass(frozen=True, slots=True)
+class StartWork:
+    """Hand a task to the worker of a scope."""
+
+    worker: str
+    frame: StartTask
+
+
+@dataclass(frozen=True, slots=True)
+class CancelWork:
+    """Stop the run's tasks: TERM, grace, KILL."""
+
+    run: RunId
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MoveDeadline:
+    """The moment (boot time, seconds) when the run's last process must be dead."""
+
+    run: RunId
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Reply to a local caller (the node's socket)."""
+
+    tag: str
+    body: Mapping[str, Json]
+
+
+Work = StartWork | CancelWork | MoveDeadline | Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Insert or replace one row. `table` names one of the store's tables, `row` its columns."""
+
+    table: str
+    row: Mapping[str, str | int | float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Delete one row by its primary key."""
+
+    table: str
+    key: str
+
+
+Write = Put | Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All that follows from one input. `halt` ends the node, with this text for its operator."""
+
+    persist: tuple[Write, ...] = ()
+    send: tuple[Send, ...] = ()
+    ask: tuple[Ask, ...] = ()
+    work: tuple[Work, ...] = ()
+    halt: str | None = None

@@ -1,0 +1,159 @@
+"""What the edge tells the core. All that the core knows of the world arrives as one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cisbot.core.dags.definition import Definition
+from cisbot.core.frames import TaskEnded, TaskStarted
+from cisbot.core.ids import ClaimKey, EventId
+from cisbot.core.room.events import Json, Rejected, RoomEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """`boot` decides (CLOCK_BOOTTIME seconds, runs on in suspend); `wall_ms` is for people and schedules."""
+
+    boot: float
+    wall_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoomBatch:
+    """One sync's timeline in stream order.
+
+    `gap`: events were missed before this batch (a limited timeline, a first join). `state` is the room's
+    state as the batch's `state` block gives it: the whole at the first join, after a gap what changed in
+    it. `history` are messages from inside the gap, oldest first: commands and runs, never claims.
+    """
+
+    cursor: str
+    events: tuple[RoomEvent | Rejected, ...]
+    gap: bool = False
+    initial: bool = False
+    state: tuple[RoomEvent | Rejected, ...] = ()
+    history: tuple[RoomEvent | Rejected, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SendDone:
+    """The homeserver has the event."""
+
+    txn: str
+    event_id: EventId
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailed:
+    """The send is given up: `why` is for people. A state PUT may have taken effect all the same."""
+
+    txn: str
+    errcode: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateRead:
+    """What the state names, or None."""
+
+    tag: str
+    event: RoomEvent | Rejected | None
+
+
+@dataclass(frozen=True, slots=True)
+class BackRead:
+    """The highest epoch found, or None where reading failed."""
+
+    tag: str
+    epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoryRead:
+    """The lock events that refer to a run, in no order that matters; None where reading failed."""
+
+    tag: str
+    events: tuple[RoomEvent | Rejected, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextRead:
+    """A file's text, or why there is none."""
+
+    tag: str
+    text: str | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """A validated frame from a worker about a task."""
+
+    frame: TaskStarted | TaskEnded
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker died; its unfinished tasks as (run, task, attempt). All they left behind is dead."""
+
+    worker: str
+    tasks: tuple[tuple[str, str, int], ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """The node's own definitions, read anew: valid ones by id, and what is wrong with the others."""
+
+    dags: Mapping[str, Definition]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryAsk:
+    """A local caller asks for the public memory: `op` is get, set or cas."""
+
+    tag: str
+    op: str
+    key: ClaimKey
+    value: str | None = None
+    expected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAsk:
+    """A local caller asks for the runs, or one of them."""
+
+    tag: str
+    run: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline that the core named has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The operator stops the node."""
+
+
+Input = (
+    RoomBatch
+    | SendDone
+    | SendFailed
+    | StateRead
+    | BackRead
+    | StoryRead
+    | TextRead
+    | WorkerReport
+    | WorkerLost
+    | Definitions
+    | MemoryAsk
+    | StatusAsk
+    | Tick
+    | Stop
+)
+
+JsonBody = Mapping[str, Json]

@@ -1,0 +1,325 @@
+"""Decoded room events: small frozen values, valid once and for all after `decode`.
+
+`ts_ms` is the homeserver's wall clock in milliseconds. It is shown to people and never decides a claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, Nonce, RunId, UserId
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+JsonMap: TypeAlias = "dict[str, Json]"
+
+
+class Outcome(StrEnum):
+    """How a run or its attempt ended; the value is what the room reads."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class HolderMark:
+    """A holder as a carried head describes it."""
+
+    slot: int
+    account: UserId
+    node: NodeId
+    incarnation: Incarnation
+    epoch: int
+    run: RunId
+    lease_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedHead:
+    """The head of a key on which the sender of an event stands (claims protocol, "sure and unsure")."""
+
+    key: ClaimKey
+    epoch: int
+    after: EventId | None
+    holders: tuple[HolderMark, ...]
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Asks for a slot of a key at a new epoch; accepted by compare-and-set on `after`."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    key: ClaimKey
+    node: NodeId
+    incarnation: Incarnation
+    nonce: Nonce
+    slot: int
+    epoch: int
+    after: EventId | None
+    run: RunId
+    dag: str
+    scope: str
+    lease_s: int
+    definition: str
+    fresh: bool = False
+    head: CarriedHead | None = None
+    open_runs: tuple[RunId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Gives a slot back, with the outcome if the run is over."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    key: ClaimKey
+    node: NodeId
+    incarnation: Incarnation
+    nonce: Nonce
+    epoch: int
+    run: RunId
+    outcome: Outcome | None
+    head: CarriedHead | None = None
+    open_runs: tuple[RunId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Restate:
+    """Writes the true head into the state key again; nothing to the fold."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    key: ClaimKey
+    node: NodeId
+    incarnation: Incarnation
+    head: CarriedHead
+    open_runs: tuple[RunId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """One key and epoch that a heartbeat renews."""
+
+    key: ClaimKey
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """One node's sign of life: renews what it names, and carries heads."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    node: NodeId
+    incarnation: Incarnation
+    nonce: Nonce
+    renews: tuple[Renewal, ...]
+    heads: tuple[CarriedHead, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Asks for the heads of some keys."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    node: NodeId
+    incarnation: Incarnation
+    nonce: Nonce
+    keys: tuple[ClaimKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An incarnation is over, for ever: all that it held is free."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    node: NodeId
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryWrite:
+    """A compare-and-set on one key of the public memory; `version` counts accepted writes."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    key: ClaimKey
+    incarnation: Incarnation
+    nonce: Nonce
+    version: int
+    after: EventId | None
+    value: str | None
+    fresh: bool = False
+    head: CarriedHead | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A node asks for the next epoch of a key: a hint for the room to pick one of several, never a right."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    key: ClaimKey
+    node: NodeId
+    incarnation: Incarnation
+    nonce: Nonce
+    epoch: int
+    run: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """The room's rules, named once for ever by who made the room."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    version: int
+    home: str
+    lease_s_max: int
+    epoch_step_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """What a node says of itself, under a state key that only its account can write."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    node: NodeId
+    incarnation: Incarnation
+    executes: bool
+    labels: Mapping[str, str]
+    dags: Mapping[str, str]
+    gone: bool
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLevels:
+    """Who has which power in the room. Creators of rooms of version 12 stand above every level."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    users: Mapping[str, int]
+    users_default: int
+    events: Mapping[str, int]
+    state_default: int
+    events_default: int
+    redact: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoomCreate:
+    """The room's first event: its version and creators."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    room_version: str
+    creators: tuple[UserId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """The room is encrypted, which cisbot can't serve yet."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file attached to a message."""
+
+    url: str
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An `m.room.message`. `block` is the structured content that cisbot's own messages carry."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    msgtype: str
+    body: str
+    thread: EventId | None
+    reply_to: EventId | None
+    edits: EventId | None
+    block: JsonMap | None
+    file: FileRef | None
+    txn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """An annotation of another event."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    target: EventId
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A membership change."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    user: UserId
+    membership: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An event that can't be read: hostile, malformed, or from a newer version. `audit` shows it."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+    type: str
+    why: str
+
+
+LockEvent = Take | Release | Restate
+ClaimEvent = Take | Release | Heartbeat | End | Probe | MemoryWrite
+RoomEvent = (
+    ClaimEvent
+    | Restate
+    | Intent
+    | Charter
+    | NodeRecord
+    | PowerLevels
+    | RoomCreate
+    | Encryption
+    | Message
+    | Reaction
+    | Member
+)

@@ -1,0 +1,230 @@
+"""The contents of cisbot's own events, as they travel. Unknown fields are ignored: newer nodes may speak.
+
+Every string and list is bounded here, so that nothing behind this border meets an unbounded value.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
+from cisbot.core.room.events import CarriedHead, HolderMark, JsonMap, Outcome
+
+T_CHARTER = "io.cisbot.charter"
+T_INTENT = "io.cisbot.intent"
+T_LOCK = "io.cisbot.lock"
+T_NODE = "io.cisbot.node"
+T_MEMORY = "io.cisbot.memory"
+T_HEARTBEAT = "io.cisbot.heartbeat"
+T_PROBE = "io.cisbot.probe"
+T_END = "io.cisbot.end"
+STATE_TYPES = (T_CHARTER, T_INTENT, T_LOCK, T_NODE, T_MEMORY)
+TIMELINE_TYPES = (T_HEARTBEAT, T_PROBE, T_END)
+BLOCK = "io.cisbot"  # the structured part of cisbot's messages
+
+EPOCH_MAX = 2**52
+KEYS_MAX = 200
+OPEN_RUNS_MAX = 50
+VALUE_BYTES_MAX = 4096
+MEMORY_PREFIX = "memory/"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,219}$")]
+Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=320)]
+Short = Annotated[str, StringConstraints(max_length=128)]
+Epoch = Annotated[int, Field(ge=1, le=EPOCH_MAX)]
+Slot = Annotated[int, Field(ge=0, le=63)]
+Lease = Annotated[int, Field(ge=1, le=86_400)]
+Value = Annotated[str, StringConstraints(max_length=VALUE_BYTES_MAX)]
+
+
+class Wire(BaseModel):
+    """Base of all contents: frozen and strict, newer fields ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class HolderWire(Wire):
+    """A holder in a carried head."""
+
+    slot: Slot
+    account: Id
+    node: Name
+    incarnation: Token
+    epoch: Epoch
+    run: Id
+    lease_s: Lease
+
+
+class HeadWire(Wire):
+    """A carried head."""
+
+    key: Key
+    epoch: Annotated[int, Field(ge=0, le=EPOCH_MAX)]
+    after: Id | None
+    holders: Annotated[list[HolderWire], Field(max_length=64)] = []
+    value: Value | None = None
+
+
+class LockTake(Wire):
+    """`io.cisbot.lock`, action take."""
+
+    action: Literal["take"]
+    node: Name
+    incarnation: Token
+    nonce: Token
+    slot: Slot = 0
+    epoch: Epoch
+    after: Id | None
+    run: Id
+    dag: Name
+    scope: Short
+    lease_s: Lease
+    definition: Short
+    fresh: bool = False
+    head: HeadWire | None = None
+    open_runs: Annotated[list[Id], Field(max_length=OPEN_RUNS_MAX)] = []
+
+
+class LockRelease(Wire):
+    """`io.cisbot.lock`, action release."""
+
+    action: Literal["release"]
+    node: Name
+    incarnation: Token
+    nonce: Token
+    epoch: Epoch
+    run: Id
+    outcome: Outcome | None = Field(default=None, strict=False)
+    head: HeadWire | None = None
+    open_runs: Annotated[list[Id], Field(max_length=OPEN_RUNS_MAX)] = []
+
+
+class LockRestate(Wire):
+    """`io.cisbot.lock`, action restate."""
+
+    action: Literal["restate"]
+    node: Name
+    incarnation: Token
+    head: HeadWire
+    open_runs: Annotated[list[Id], Field(max_length=OPEN_RUNS_MAX)] = []
+
+
+class IntentWire(Wire):
+    """`io.cisbot.intent`."""
+
+    node: Name
+    incarnation: Token
+    nonce: Token
+    epoch: Epoch
+    run: Id
+
+
+class RenewalWire(Wire):
+    """One key that a heartbeat renews."""
+
+    key: Key
+    epoch: Epoch
+
+
+class HeartbeatWire(Wire):
+    """`io.cisbot.heartbeat`."""
+
+    node: Name
+    incarnation: Token
+    nonce: Token
+    renews: Annotated[list[RenewalWire], Field(max_length=KEYS_MAX)] = []
+    heads: Annotated[list[HeadWire], Field(max_length=KEYS_MAX)] = []
+
+
+class ProbeWire(Wire):
+    """`io.cisbot.probe`."""
+
+    node: Name
+    incarnation: Token
+    nonce: Token
+    keys: Annotated[list[Key], Field(max_length=KEYS_MAX)]
+
+
+class EndWire(Wire):
+    """`io.cisbot.end`."""
+
+    node: Name
+    incarnation: Token
+
+
+class MemoryWire(Wire):
+    """`io.cisbot.memory`."""
+
+    incarnation: Token
+    nonce: Token
+    version: Epoch
+    after: Id | None
+    value: Value | None
+    fresh: bool = False
+    head: HeadWire | None = None
+
+
+class CharterWire(Wire):
+    """`io.cisbot.charter`."""
+
+    version: Annotated[int, Field(ge=1, le=1)]
+    home: Id
+    lease_s_max: Lease = 600
+    epoch_step_max: Annotated[int, Field(ge=1, le=EPOCH_MAX)] = 1_000_000
+
+
+class NodeWire(Wire):
+    """`io.cisbot.node`; the state key is the node's account."""
+
+    id: Name
+    incarnation: Token
+    executes: bool
+    labels: Annotated[dict[Short, Short], Field(max_length=64)] = {}
+    dags: Annotated[dict[Short, Short], Field(max_length=1000)] = {}
+    gone: bool = False
+    version: Short = ""
+
+
+def head_to_wire(head: CarriedHead) -> JsonMap:
+    """The content of a carried head."""
+    holders = [
+        HolderWire(
+            slot=h.slot,
+            account=h.account,
+            node=h.node,
+            incarnation=h.incarnation,
+            epoch=h.epoch,
+            run=h.run,
+            lease_s=h.lease_s,
+        )
+        for h in head.holders
+    ]
+    return HeadWire(
+        key=head.key, epoch=head.epoch, after=head.after, holders=holders, value=head.value
+    ).model_dump(mode="json", exclude_none=False)
+
+
+def head_from_wire(wire: HeadWire) -> CarriedHead:
+    """A carried head as a value."""
+    return CarriedHead(
+        ClaimKey(wire.key),
+        wire.epoch,
+        EventId(wire.after) if wire.after is not None else None,
+        tuple(
+            HolderMark(
+                h.slot,
+                UserId(h.account),
+                NodeId(h.node),
+                Incarnation(h.incarnation),
+                h.epoch,
+                RunId(h.run),
+                h.lease_s,
+            )
+            for h in wire.holders
+        ),
+        wire.value,
+    )
