@@ -1,0 +1,392 @@
+"""What a DAG file says: the models of a definition and of its tasks.
+
+Every model is frozen and strict and refuses unknown keys. A definition that exists is valid: names,
+targets, needs and parameters are checked here, so nobody behind this border checks them again.
+Defaults never change once released, because a definition's hash leaves them out (`parse.canonical`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    Strict,
+    StringConstraints,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import SchemaError, ValidationError
+
+from cisbot.core.dags.faults import CROSS, describe, fault, guard
+from cisbot.core.dags.graph import needs_faults
+from cisbot.core.dags.values import DURATION_RULE, format_duration, parse_duration, parse_target
+from cisbot.core.ids import DagId, TaskId, check_name
+from cisbot.core.scopes import parse_scope
+from cisbot.errors import FieldError
+
+DEFINITION_BYTES_MAX = 1_000_000
+TASKS_MAX = 100_000
+PARAMS_MAX = 100
+VALUE_BYTES_MAX = 4096
+SHELL_BYTES_MAX = 100_000
+MESSAGE_BYTES_MAX = 32_000
+REMEMBER_MAX = 16
+ENV_MAX = 200
+KINDS = ("shell", "skill", "matrix")
+RESERVED_PARAMS = ("target", "scope", "priority")
+ENV_RULE = "letters, digits and '_', not starting with a digit or with CIS_"
+PARAM_RULE = "a letter, then up to 63 letters, digits, '_' or '-'"
+
+_ENV = re.compile(r"(?!CIS_)[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+_PARAM = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
+_MXID = re.compile(r"@[^:\s]{1,200}:[^\s]{1,200}\Z")
+
+Value = str | int | float | bool
+
+
+class OnLost(StrEnum):
+    """What happens to a run whose holder is lost."""
+
+    ASK = "ask"
+    RESUME = "resume"
+    RERUN = "rerun"
+
+
+class ParamType(StrEnum):
+    """The types of parameters."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+
+
+class Model(BaseModel):
+    """Frozen, strict, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def _name(text: str) -> str:
+    return check_name("name", text)
+
+
+def _env_name(text: str) -> str:
+    if not _ENV.match(text):
+        raise FieldError("env", f"{text[:40]!r} can't be a variable's name", ENV_RULE)
+    return text
+
+
+def _param_name(text: str) -> str:
+    if text.lower() in RESERVED_PARAMS:
+        raise FieldError("params", f"{text!r} is a word of the publish command", "another name")
+    if not _PARAM.match(text):
+        raise FieldError("params", f"{text[:40]!r} can't be a parameter's name", PARAM_RULE)
+    return text
+
+
+def _bounded(limit: int) -> AfterValidator:
+    def check(text: str) -> str:
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size > limit:
+            raise FieldError("text", f"has {size} bytes", f"at most {limit} bytes")
+        if "\0" in text:
+            raise FieldError("text", "holds a NUL character", "text without it")
+        return text
+
+    return AfterValidator(guard(check))
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise FieldError("text", "is empty", "some text")
+    return text
+
+
+def _target(text: str) -> str:
+    parse_target(text)
+    return text
+
+
+def _scope(text: str) -> str:
+    parse_scope(text)
+    return text
+
+
+def _user(text: str) -> str:
+    if not _MXID.match(text):
+        raise FieldError(
+            "users", f"{text[:80]!r} is not a Matrix user id", "such as @alice:example.org"
+        )
+    return text
+
+
+def _room(text: str) -> str:
+    if not re.match(r"[!#][^\s]{1,254}\Z", text):
+        raise FieldError("room", f"{text[:80]!r} is not a room", "#alias:server or !id:server")
+    return text
+
+
+def _duration(value: object) -> float:
+    if not isinstance(value, str):
+        hint = f"Did you mean '{value}s'?" if type(value) is int else ""
+        raise FieldError("duration", f"{describe(value)} is not a duration", DURATION_RULE, hint)
+    return parse_duration(value)
+
+
+def _value(value: object) -> object:
+    if not isinstance(value, Value) or (isinstance(value, float) and not math.isfinite(value)):
+        raise FieldError(
+            "value", f"{describe(value)} can't be used here", "text, a number, true or false"
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(guard(_name))]
+ShortText = Annotated[str, _bounded(VALUE_BYTES_MAX)]
+EnvName = Annotated[str, AfterValidator(guard(_env_name))]
+ParamName = Annotated[str, AfterValidator(guard(_param_name))]
+TargetText = Annotated[str, AfterValidator(guard(_target))]
+ScopeText = Annotated[str, AfterValidator(guard(_scope))]
+User = Annotated[str, AfterValidator(guard(_user))]
+RoomName = Annotated[str, AfterValidator(guard(_room))]
+Users = Annotated[tuple[User, ...], Strict(False), Field(max_length=1000)]
+Env = Annotated[Mapping[EnvName, ShortText], Field(max_length=ENV_MAX)]
+Scalar = Annotated[Value, BeforeValidator(guard(_value))]
+Seconds = Annotated[
+    float,
+    BeforeValidator(guard(_duration), json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str),
+]
+
+
+class Param(Model):
+    """One parameter that the publisher may give: `day=monday`."""
+
+    type: Annotated[ParamType, Strict(False)] = ParamType.STRING
+    description: ShortText = ""
+    required: bool = False
+    pattern: Annotated[str, Field(max_length=200)] | None = None
+    choices: Annotated[tuple[Scalar, ...], Strict(False), Field(max_length=100)] = ()
+    default: Scalar | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, pattern: str | None, info: ValidationInfo) -> str | None:
+        if pattern is None:
+            return None
+        if info.data.get("type", ParamType.STRING) is not ParamType.STRING:
+            raise fault(FieldError("pattern", "is only for type string", "no pattern"))
+        try:
+            _matcher(f"{pattern}")
+            _matcher(f"^(?:{pattern})$")
+        except SchemaError:
+            raise fault(
+                FieldError("pattern", "is no regular expression", "such as [a-z]+")
+            ) from None
+        return pattern
+
+    @field_validator("choices")
+    @classmethod
+    def _choices(cls, choices: tuple[Value, ...], info: ValidationInfo) -> tuple[Value, ...]:
+        kind = info.data.get("type")
+        for choice in choices:
+            if kind is not None and not is_of_type(choice, kind):
+                raise fault(_wrong_type(choice, kind))
+        return choices
+
+    @field_validator("default")
+    @classmethod
+    def _default(cls, default: Value | None, info: ValidationInfo) -> Value | None:
+        if default is None:
+            return None
+        kind, choices = info.data.get("type"), info.data.get("choices")
+        if info.data.get("required"):
+            raise fault(
+                FieldError("default", "a required parameter has no default", "one of the two")
+            )
+        if kind is not None and not is_of_type(default, kind):
+            raise fault(_wrong_type(default, kind))
+        if choices and default not in choices:
+            listed = ", ".join(map(str, choices))
+            raise fault(FieldError("default", "is not one of the choices", f"one of: {listed}"))
+        pattern = info.data.get("pattern")
+        if pattern and isinstance(default, str) and not fits(pattern, default):
+            raise fault(FieldError("default", "does not match the pattern", f"text like {pattern}"))
+        return default
+
+
+class Approval(Model):
+    """Who must agree before the run: any of `users`, or anyone with that power level in the room.
+
+    `power_level: null` leaves it to the users alone.
+    """
+
+    power_level: int | None = Field(default=50, ge=-(2**53), le=2**53)
+    users: Users = ()
+    count: int = Field(default=1, ge=1, le=50)
+    deadline_s: Seconds | None = Field(default=None, alias="deadline")
+    four_eyes: bool = False
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if self.power_level is None and self.count > len(set(self.users)):
+            few = f"{len(set(self.users))} users can't give {self.count} approvals"
+            raise fault(FieldError("users", few, "at least as many users as the count"))
+        return self
+
+
+class Message(Model):
+    """What a `matrix` task sends; without a room, into the run's own thread."""
+
+    message: Annotated[str, _bounded(MESSAGE_BYTES_MAX), AfterValidator(guard(_filled))] = Field(
+        description="the text to send"
+    )
+    room: RoomName | None = None
+
+
+def _message(value: object) -> object:
+    return {"message": value} if isinstance(value, str) else value
+
+
+class Task(Model):
+    """One step: exactly one of `shell`, `skill`, `matrix`."""
+
+    description: ShortText = ""
+    needs: Annotated[tuple[str, ...], Strict(False), Field(max_length=TASKS_MAX)] = ()
+    shell: Annotated[str, _bounded(SHELL_BYTES_MAX), AfterValidator(guard(_filled))] | None = None
+    skill: Name | None = None
+    with_: Mapping[str, JsonValue] = Field(default_factory=dict, alias="with")
+    matrix: Annotated[Message, BeforeValidator(_message)] | None = None
+    env: Env = Field(default_factory=dict)
+    workdir: Annotated[ShortText, AfterValidator(guard(_filled))] | None = None
+    timeout_s: Seconds | None = Field(default=None, alias="timeout")
+    remember: Annotated[Mapping[Name, ShortText], Field(max_length=REMEMBER_MAX)] = Field(
+        default_factory=dict
+    )
+
+    @property
+    def kind(self) -> Literal["shell", "skill", "matrix"]:
+        """Which of the three it is."""
+        if self.shell is not None:
+            return "shell"
+        return "skill" if self.skill is not None else "matrix"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if self.with_:
+            given.append("with")
+        if error := kind_fault(given):
+            raise fault(error, CROSS)
+        return self
+
+
+class Definition(Model):
+    """A DAG: how it is called, where it may run, who must agree, and its tasks."""
+
+    id: Annotated[DagId, AfterValidator(guard(_name))] = Field(description="the DAG's name")
+    description: ShortText = ""
+    target: TargetText = "any"
+    scope: ScopeText | None = None
+    priority: int = Field(default=0, ge=-100, le=100)
+    params: Annotated[Mapping[ParamName, Param], Field(max_length=PARAMS_MAX)] = Field(
+        default_factory=dict
+    )
+    env: Env = Field(default_factory=dict)
+    approval: Approval | None = None
+    idempotent: bool = False
+    on_lost: Annotated[OnLost, Strict(False)] = OnLost.ASK
+    tasks: Annotated[
+        Mapping[Annotated[TaskId, AfterValidator(guard(_name))], Task],
+        Field(min_length=1, max_length=TASKS_MAX),
+    ] = Field(description="at least one task")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lost(cls, raw: object) -> object:
+        """An idempotent DAG that says nothing else is run again when its holder is lost."""
+        if isinstance(raw, Mapping) and raw.get("idempotent") is True and "on_lost" not in raw:
+            return {**raw, "on_lost": OnLost.RERUN.value}
+        return raw
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for _, error in needs_faults({name: task.needs for name, task in self.tasks.items()}):
+            raise fault(error, CROSS)
+        if clash := params_fault(list(self.params)):
+            raise fault(clash, CROSS)
+        return self
+
+
+def kind_fault(keys: list[str]) -> FieldError | None:
+    """What is wrong with the keys that a task has, if anything."""
+    given = [kind for kind in KINDS if kind in keys]
+    if not given:
+        return FieldError("task", "does nothing", "one of: shell, skill, matrix")
+    if len(given) > 1:
+        return FieldError("task", f"has {' and '.join(given)}", "only one of: shell, skill, matrix")
+    if "with" in keys and given != ["skill"]:
+        return FieldError("task", f"'with' beside {given[0]}", "'with' only beside a skill")
+    return None
+
+
+def params_fault(names: list[str]) -> FieldError | None:
+    """Two parameters that would share a variable, if any."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.upper().replace("-", "_"), name)
+        if other != name:
+            return FieldError(
+                f"params.{name}", f"shares its variable with '{other}'", "another name"
+            )
+    return None
+
+
+def is_of_type(value: Value, kind: ParamType) -> bool:
+    """Whether a default or a choice is of the parameter's type."""
+    match kind:
+        case ParamType.STRING:
+            return isinstance(value, str)
+        case ParamType.BOOLEAN:
+            return isinstance(value, bool)
+        case ParamType.INTEGER:
+            return isinstance(value, int) and not isinstance(value, bool)
+        case ParamType.NUMBER:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _wrong_type(value: Value, kind: ParamType) -> FieldError:
+    hint = f'Put it in quotes: "{str(value).lower()}"' if kind is ParamType.STRING else ""
+    return FieldError(
+        "value", f"{describe(value)} is not of type {kind}", f"a value of type {kind}", hint
+    )
+
+
+@lru_cache(maxsize=256)
+def _matcher(pattern: str) -> TypeAdapter[str]:
+    """Rust's regular expressions: linear in time, so no pattern can hang a node."""
+    return TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)])
+
+
+def fits(pattern: str, text: str) -> bool:
+    """Whether the whole text matches a parameter's pattern."""
+    try:
+        _matcher(f"^(?:{pattern})$").validate_python(text)
+    except ValidationError:
+        return False
+    return True
