@@ -1,0 +1,108 @@
+"""The rule of acceptance: one pure fold over a key's events in stream order.
+
+Node, simulator and auditor all call `fold`; it knows no clock and not which node it runs on. The rule and
+its measured reasons: docs/claims.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cisbot.core.claims.state import (
+    Accepted,
+    Bounds,
+    Head,
+    Holder,
+    Verdict,
+    Void,
+    VoidReason,
+)
+from cisbot.core.ids import ClaimKey
+from cisbot.core.room.events import (
+    ClaimEvent,
+    End,
+    Heartbeat,
+    MemoryWrite,
+    Probe,
+    Release,
+    Take,
+)
+
+
+def concerns(event: ClaimEvent, key: ClaimKey) -> bool:
+    """Whether the event could matter to the key: it names it, or it is an end, which names none."""
+    match event:
+        case Take() | Release() | MemoryWrite():
+            return event.key == key
+        case Heartbeat():
+            return any(r.key == key for r in event.renews)
+        case Probe():
+            return key in event.keys
+        case End():
+            return True
+
+
+def judge(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> Verdict:
+    """Judge one event, in stream order. Pure."""
+    match event:
+        case Take() | MemoryWrite():
+            return _judge_cas(head, event, bounds)
+        case Release():
+            holder = head.held_by(event.sender, event.incarnation, event.epoch)
+            return Accepted(freed=(holder,)) if holder else Void(VoidReason.NOT_A_HOLDER)
+        case Heartbeat():
+            epochs = [r.epoch for r in event.renews if r.key == key]
+            for epoch in epochs:
+                if holder := head.held_by(event.sender, event.incarnation, epoch):
+                    return Accepted(renewed=holder)
+            return Void(VoidReason.NOT_A_HOLDER)
+        case End():
+            over = tuple(
+                h
+                for h in head.holders
+                if (h.account, h.incarnation) == (event.sender, event.incarnation)
+            )
+            return Accepted(freed=over) if over else Void(VoidReason.NOT_A_HOLDER)
+        case Probe():
+            return Accepted() if head.after is not None else Void(VoidReason.NEVER_LOCKED)
+
+
+def _judge_cas(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict:
+    epoch = event.epoch if isinstance(event, Take) else event.version
+    if event.after != head.after:
+        return Void(VoidReason.NOT_AFTER)
+    if epoch <= head.epoch:
+        return Void(VoidReason.EPOCH_NOT_HIGHER)
+    if epoch - head.epoch > bounds.epoch_step_max:
+        return Void(VoidReason.EPOCH_TOO_FAR)
+    if isinstance(event, MemoryWrite):
+        return Accepted()
+    if event.lease_s > bounds.lease_s_max:
+        return Void(VoidReason.LEASE_TOO_LONG)
+    new = Holder(
+        event.slot,
+        event.sender,
+        event.node,
+        event.incarnation,
+        event.epoch,
+        event.run,
+        event.lease_s,
+    )
+    freed = tuple(h for h in head.holders if event.fresh or h.slot == event.slot)
+    return Accepted(granted=new, freed=freed)
+
+
+def fold(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> tuple[Head, Verdict]:
+    """The head after the event: an accepted one becomes `after`, a void one changes nothing."""
+    verdict = judge(key, head, event, bounds)
+    if isinstance(verdict, Void):
+        return head, verdict
+    after = replace(head.without(*verdict.freed), after=event.event_id)
+    match event:
+        case Take() if verdict.granted is not None:
+            after = replace(after, epoch=event.epoch, holders=after.with_holder(verdict.granted))
+        case MemoryWrite():
+            after = replace(after, epoch=event.version, value=event.value)
+        case _:
+            pass
+    return after, verdict

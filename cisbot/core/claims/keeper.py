@@ -1,0 +1,333 @@
+"""Holding: wins, renewals, deadlines and releases of this node; and the observer's clocks of the others.
+
+Pure: events and times in, sends and facts out. Two clocks, never compared with each other: the holder's
+deadline counts from the moment before it sent, the observer's lapse from its own receipt (docs/claims.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
+from cisbot.core.claims.messages import Me, heartbeat, probe, release, restate
+from cisbot.core.claims.state import Accepted, Head, Holder
+from cisbot.core.effects import Send
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, Nonce, RunId, UserId
+from cisbot.core.room.events import (
+    ClaimEvent,
+    End,
+    Heartbeat,
+    Outcome,
+    Probe,
+    Restate,
+    Take,
+)
+
+RHO = 0.01  # how far the rates of two machines' clocks may differ
+RENEWALS_PER_LEASE = 3
+SENT_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A claim that this node holds, and the boot time at which its last process must be dead."""
+
+    key: ClaimKey
+    slot: int
+    epoch: int
+    run: RunId
+    lease_s: int
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """This node holds the key now."""
+
+    hold: Hold
+    take: Take
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Another account's take was accepted."""
+
+    holder: Holder
+    take: Take
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """A renewal's echo moved the deadline."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A hold of this node is over: by its own deadline, an end, or a take of others."""
+
+    hold: Hold
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """Somebody's slot is free again; `by` is the event that freed it."""
+
+    key: ClaimKey
+    holder: Holder
+    by: ClaimEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A take of this node was void."""
+
+    key: ClaimKey
+    nonce: Nonce
+
+
+Fact = Won | Taken | Extended | Ended | Freed | Refused
+
+
+class Keeper:
+    """The claims of one node."""
+
+    def __init__(self, me: Me, ledger: Ledger, *, margin_s: float = 0.5) -> None:
+        self.me = me
+        self.ledger = ledger
+        self.holds: dict[ClaimKey, Hold] = {}
+        self.margin_s = margin_s
+        self.echo_s = 0.25  # measured as it goes: from before a send to its echo
+        self._sent: dict[Nonce, float] = {}
+        self._signs: dict[tuple[ClaimKey, int], float] = {}
+        self._renew_at: float | None = None
+        self._owed: dict[ClaimKey, float] = {}
+        self.mine_over = False
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def note_sent(self, nonce: Nonce, now: float) -> None:
+        """Remember when an attempt was sent: the deadline counts from before it."""
+        self._sent[nonce] = now
+        while len(self._sent) > SENT_MAX:
+            self._sent.pop(next(iter(self._sent)))
+
+    def release(self, key: ClaimKey, outcome: Outcome | None, opens: tuple[RunId, ...]) -> Send:
+        """Give the key back, with the outcome when the run is over."""
+        hold = self.holds.pop(key)
+        return release(self.me, hold.key, hold.epoch, hold.run, outcome, self._head(key), opens)
+
+    def due(self, now: float) -> tuple[list[Fact], list[Send]]:
+        """What time brings: ended holds, heartbeats, owed answers to probes."""
+        facts: list[Fact] = []
+        for key, hold in list(self.holds.items()):
+            if now >= hold.deadline:
+                del self.holds[key]
+                facts.append(Ended(hold, "its lease ran out before a renewal came back"))
+        owed = [key for key, at in self._owed.items() if at <= now]
+        for key in owed:
+            del self._owed[key]
+        renew = bool(self.holds) and (self._renew_at is None or now >= self._renew_at)
+        if not renew and not owed:
+            return facts, []
+        heads = tuple(h for key in owed if (h := self.ledger.carried(key)) is not None)
+        if renew:
+            heads += tuple(
+                h
+                for key in self.holds
+                if key not in owed and (h := self.ledger.carried(key)) is not None
+            )
+        if not renew and not heads:
+            return facts, []
+        nonce = self.me.nonce()
+        self.note_sent(nonce, now)
+        self._schedule(now)
+        return facts, [heartbeat(self.me, nonce, self.holds.values(), heads)]
+
+    def deadline(self) -> float | None:
+        """When `due` has something to do."""
+        times = [hold.deadline for hold in self.holds.values()]
+        times.extend(self._owed.values())
+        if self.holds and self._renew_at is not None:
+            times.append(self._renew_at)
+        return min(times, default=None)
+
+    def _schedule(self, now: float) -> None:
+        lease = min((h.lease_s for h in self.holds.values()), default=0)
+        self._renew_at = now + lease / RENEWALS_PER_LEASE if lease else None
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def observe(self, event: ClaimEvent | Restate, now: float) -> tuple[list[Fact], list[Send]]:
+        """Fold one live event; say what it means for this node."""
+        facts: list[Fact] = []
+        sends: list[Send] = []
+        self._measure(event, now)
+        for found in self.ledger.observe(event):
+            facts.extend(self._meaning(found, now))
+            sends.extend(self._mend(found, event))
+        match event:
+            case Probe():
+                self._owe(event, now)
+            case Heartbeat():
+                for head in event.heads:
+                    self._owed.pop(head.key, None)
+                if event.sender == self.me.account:
+                    facts.extend(self._extend_unsure(event))
+            case End() if (event.sender, event.incarnation) == self._mine():
+                self.mine_over = True
+                facts.extend(Ended(hold, "this node was ended") for hold in self.holds.values())
+                self.holds.clear()
+            case _:
+                pass
+        return facts, sends
+
+    def gap(self, also: Iterable[ClaimKey], now: float) -> None:
+        """Events were missed. A holder needs no proof: it renews at once, so that its key is sure again."""
+        self.ledger.gap(also)
+        self._signs.clear()
+        self._owed.clear()
+        if self.holds:
+            self._renew_at = now
+
+    def lapses_at(self, key: ClaimKey, slot: int, now: float) -> float:
+        """When an observer may take the slot over: counted from its own receipt, or from now if restarted."""
+        head = self.ledger.sure(key)
+        holder = head.holder_of(slot) if head else None
+        if holder is None:
+            return now
+        seen = self._signs.setdefault((key, slot), now)
+        return seen + holder.lease_s * (1 + 2 * RHO)
+
+    def free_slot(self, key: ClaimKey, slots: int, now: float) -> int | None:
+        """The first slot that is free or lapsed; None where all are held or the key is unsure."""
+        head = self.ledger.sure(key)
+        if head is None:
+            return None
+        for slot in range(slots):
+            if head.holder_of(slot) is None or self.lapses_at(key, slot, now) <= now:
+                return slot
+        return None
+
+    def probe(self, keys: tuple[ClaimKey, ...], now: float) -> tuple[Nonce, Send]:
+        """Ask for the heads of unsure keys."""
+        nonce = self.me.nonce()
+        self.note_sent(nonce, now)
+        return nonce, probe(self.me, nonce, keys)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _mine(self) -> tuple[UserId, Incarnation]:
+        return self.me.account, self.me.incarnation
+
+    def _measure(self, event: ClaimEvent | Restate, now: float) -> None:
+        nonce = getattr(event, "nonce", None)
+        if event.sender != self.me.account or nonce not in self._sent:
+            return
+        self.echo_s = 0.7 * self.echo_s + 0.3 * max(0.01, min(now - self._sent[nonce], 10.0))
+
+    def _meaning(self, found: Finding, now: float) -> list[Fact]:
+        if isinstance(found, Adopted):
+            for holder in found.head.holders:  # all clocks start anew
+                self._signs[(found.key, holder.slot)] = now
+            return self._lost_unseen(found.key, found.head)
+        event, verdict = found.event, found.verdict
+        mine = (event.sender, event.incarnation) == self._mine()
+        if not isinstance(verdict, Accepted):
+            if isinstance(event, Take) and mine:
+                return [Refused(event.key, event.nonce)]
+            return []
+        facts: list[Fact] = []
+        for gone in verdict.freed:
+            facts.extend(self._freed(found, gone))
+        if verdict.granted is not None and isinstance(event, Take):
+            self._signs[(found.key, verdict.granted.slot)] = now
+            facts.append(self._granted(event, verdict.granted, mine, now))
+        if verdict.renewed is not None:
+            self._signs[(found.key, verdict.renewed.slot)] = now
+            if mine and isinstance(event, Heartbeat):
+                facts.extend(self._extend(found.key, event))
+        return facts
+
+    def _freed(self, found: Judged, gone: Holder) -> list[Fact]:
+        facts: list[Fact] = [Freed(found.key, gone, found.event)]
+        hold = self.holds.get(found.key)
+        if hold and (gone.account, gone.incarnation, gone.epoch) == (*self._mine(), hold.epoch):
+            del self.holds[found.key]
+            facts.append(Ended(hold, "another node took over"))
+        self._signs.pop((found.key, gone.slot), None)
+        return facts
+
+    def _granted(self, take: Take, holder: Holder, mine: bool, now: float) -> Fact:
+        if not mine:
+            return Taken(holder, take)
+        sent = self._sent.get(take.nonce)
+        deadline = now if sent is None else sent + self.span(take.lease_s)
+        hold = Hold(take.key, take.slot, take.epoch, take.run, take.lease_s, deadline)
+        self.holds[take.key] = hold
+        if self._renew_at is None or len(self.holds) == 1:
+            self._schedule(sent if sent is not None else now)
+        else:
+            self._renew_at = min(self._renew_at, now + take.lease_s / RENEWALS_PER_LEASE)
+        return Won(hold, take)
+
+    def span(self, lease_s: int) -> float:
+        """Seconds from before the send to the deadline: the lease, less the clocks' drift and a margin."""
+        return lease_s * (1 - RHO) - min(self.margin_s, lease_s / 10)
+
+    def _extend(self, key: ClaimKey, event: Heartbeat) -> list[Fact]:
+        hold, sent = self.holds.get(key), self._sent.get(event.nonce)
+        if hold is None or sent is None:
+            return []
+        if not any(r.key == key and r.epoch == hold.epoch for r in event.renews):
+            return []
+        moved = replace(hold, deadline=max(hold.deadline, sent + self.span(hold.lease_s)))
+        self.holds[key] = moved
+        return [Extended(moved)]
+
+    def _extend_unsure(self, event: Heartbeat) -> list[Fact]:
+        """A holder whose deadline has not passed renews without proof: its echo counts while unsure too."""
+        if event.incarnation != self.me.incarnation:
+            return []
+        return [
+            fact
+            for key in list(self.holds)
+            if self.ledger.is_unsure(key)
+            for fact in self._extend(key, event)
+        ]
+
+    def _lost_unseen(self, key: ClaimKey, head: Head) -> list[Fact]:
+        hold = self.holds.get(key)
+        if hold is None or head.held_by(*self._mine(), hold.epoch):
+            return []
+        del self.holds[key]
+        return [Ended(hold, "another node took over while this one could not see it")]
+
+    def _mend(self, found: Finding, event: ClaimEvent | Restate) -> list[Send]:
+        """After a void take the state key may name the loser: the holder states the truth again."""
+        if isinstance(found, Adopted) or isinstance(found.verdict, Accepted):
+            return []
+        if not isinstance(event, Take) or found.key not in self.holds:
+            return []
+        head = self.ledger.carried(found.key)
+        return [restate(self.me, found.key, head)] if head else []
+
+    def _owe(self, event: Probe, now: float) -> None:
+        if event.sender == self.me.account:
+            return
+        for key in event.keys:
+            head = self.ledger.sure(key)
+            if head is None or head.after is None:
+                continue
+            if key in self.holds:
+                self._owed[key] = now
+            else:
+                rank = 1 + self.me.rank(key, event.event_id)
+                self._owed[key] = now + rank * max(3 * self.echo_s, 0.5)
+
+    def _head(self, key: ClaimKey) -> EventId | None:
+        head = self.ledger.sure(key)
+        return head.after if head else None

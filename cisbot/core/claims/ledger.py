@@ -1,0 +1,177 @@
+"""What a node knows of every key: sure heads, and the live tail from which unsure keys become sure again.
+
+A key absent from the room's full state at the cursor is sure and free. After a gap every key that had or
+may have had a lock event is unsure: its events are kept (the tail), not judged. It becomes sure by an
+event that carries a head whose `after` lies in the tail: that head, and what the tail has since, on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cisbot.core.claims.fold import concerns, fold
+from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, carried, from_carried
+from cisbot.core.ids import ClaimKey, EventId
+from cisbot.core.room.events import (
+    CarriedHead,
+    ClaimEvent,
+    End,
+    Heartbeat,
+    MemoryWrite,
+    Probe,
+    Release,
+    Restate,
+    Take,
+)
+
+TAIL_MAX = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict on one key, with the head that it left."""
+
+    key: ClaimKey
+    event: ClaimEvent
+    verdict: Verdict
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A key became sure."""
+
+    key: ClaimKey
+    head: Head
+
+
+Finding = Judged | Adopted
+
+
+class Ledger:
+    """The heads of all keys as one node knows them. Pure: fed with events in stream order."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self._sure: dict[ClaimKey, Head] = {}
+        self._unsure: set[ClaimKey] = set()
+        self._tail: list[ClaimEvent] = []
+        self.dirty: set[ClaimKey] = set()
+
+    def load(self, sure: dict[ClaimKey, Head], unsure: Iterable[ClaimKey]) -> None:
+        """Take up a stored ledger; its tail is not stored, so that unsure keys wait for new traffic."""
+        self._sure = dict(sure)
+        self._unsure = set(unsure)
+
+    def keys(self) -> Iterator[ClaimKey]:
+        """All keys that ever had a lock event, as far as known."""
+        yield from sorted({*self._sure, *self._unsure})
+
+    def sure(self, key: ClaimKey) -> Head | None:
+        """The head of a key of which this node is sure, or None."""
+        if key in self._unsure:
+            return None
+        return self._sure.get(key, FREE)
+
+    def is_unsure(self, key: ClaimKey) -> bool:
+        """Whether the node may judge nothing of this key."""
+        return key in self._unsure
+
+    def gap(self, also: Iterable[ClaimKey] = ()) -> None:
+        """Events were missed: every known key, and those that the state names, is unsure now."""
+        self._unsure |= {*self._sure, *also}
+        self._sure.clear()
+        self._tail.clear()
+        self.dirty |= self._unsure
+
+    def observe(self, event: ClaimEvent | Restate) -> list[Finding]:
+        """Fold one live event. The result names every key whose head or certainty it touched."""
+        found: list[Finding] = []
+        for head in _heads(event):
+            if head.key in self._unsure and (adopted := self._adopt(head)):
+                found.append(adopted)
+        if isinstance(event, Restate):
+            return found
+        if self._unsure:
+            self._tail.append(event)
+            if len(self._tail) > TAIL_MAX:
+                del self._tail[: TAIL_MAX // 2]
+        for key in self._concerned(event):
+            if key in self._unsure:
+                continue
+            before = self._sure.get(key, FREE)
+            head_after, verdict = fold(key, before, event, self.bounds)
+            if head_after is not before:
+                self._sure[key] = head_after
+                self.dirty.add(key)
+            found.append(Judged(key, event, verdict, head_after))
+        if isinstance(event, Take | MemoryWrite) and event.fresh:
+            found.extend(self._adopt_fresh(event))
+        return found
+
+    def since(self, key: ClaimKey, event_id: EventId) -> list[ClaimEvent] | None:
+        """What could matter to the key after that event, or None where the event was not seen live."""
+        for index, event in enumerate(self._tail):
+            if event.event_id == event_id:
+                return [e for e in self._tail[index + 1 :] if concerns(e, key)]
+        return None
+
+    def carried(self, key: ClaimKey) -> CarriedHead | None:
+        """The head to carry, if sure."""
+        head = self.sure(key)
+        return carried(key, head) if head is not None else None
+
+    def _adopt(self, head: CarriedHead) -> Adopted | None:
+        if head.after is None:
+            return None
+        later = self.since(head.key, head.after)
+        if later is None:
+            return None
+        return self._settle(head.key, from_carried(head), later)
+
+    def _adopt_fresh(self, event: Take | MemoryWrite) -> list[Finding]:
+        """A fresh event makes unsure nodes sure, if they saw its probe and nothing since that matters."""
+        if event.key not in self._unsure or event.after is None:
+            return []
+        later = self.since(event.key, event.after)
+        if later is None or [e.event_id for e in later] != [event.event_id]:
+            return []
+        epoch = event.epoch if isinstance(event, Take) else event.version
+        return [self._settle(event.key, Head(epoch - 1, event.after), later)]
+
+    def _settle(self, key: ClaimKey, head: Head, later: Iterable[ClaimEvent]) -> Adopted:
+        for event in later:
+            head, _ = fold(key, head, event, self.bounds)
+        self._unsure.discard(key)
+        self._sure[key] = head
+        self.dirty.add(key)
+        if not self._unsure:
+            self._tail.clear()
+        return Adopted(key, head)
+
+    def _concerned(self, event: ClaimEvent) -> list[ClaimKey]:
+        match event:
+            case Take() | Release() | MemoryWrite():
+                return [event.key]
+            case Heartbeat():
+                return list(dict.fromkeys(r.key for r in event.renews))
+            case Probe():
+                return list(dict.fromkeys(event.keys))
+            case End():
+                mine = (event.sender, event.incarnation)
+                return [
+                    key
+                    for key, head in self._sure.items()
+                    if any((h.account, h.incarnation) == mine for h in head.holders)
+                ]
+
+
+def _heads(event: ClaimEvent | Restate) -> tuple[CarriedHead, ...]:
+    match event:
+        case Heartbeat():
+            return event.heads
+        case Take() | Release() | Restate() | MemoryWrite():
+            return (event.head,) if event.head else ()
+        case Probe() | End():
+            return ()

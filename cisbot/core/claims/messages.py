@@ -1,0 +1,174 @@
+"""The contents that this node sends about claims. Content only: when to send them is decided elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cisbot.core.effects import Priority, Send
+from cisbot.core.ids import (
+    ClaimKey,
+    EventId,
+    Incarnation,
+    NodeId,
+    Nonce,
+    RunId,
+    UserId,
+    order_hash,
+    run_event,
+)
+from cisbot.core.room import wire
+from cisbot.core.room.events import CarriedHead, Json, JsonMap, Outcome
+from cisbot.core.room.wire import head_to_wire
+
+RANKS = 8
+
+
+class HoldLike(Protocol):
+    """What a heartbeat renews."""
+
+    @property
+    def key(self) -> ClaimKey:
+        """The key."""
+
+    @property
+    def epoch(self) -> int:
+        """Its epoch."""
+
+
+@dataclass(slots=True)
+class Me:
+    """Who this process is. `incarnation` is random at process start and never read from disk."""
+
+    node: NodeId
+    account: UserId
+    incarnation: Incarnation
+    _count: int = field(default=0)
+
+    def nonce(self) -> Nonce:
+        """A name that no other attempt has."""
+        self._count += 1
+        return Nonce(f"{self.incarnation}.{self._count}")
+
+    def rank(self, key: ClaimKey, event: EventId) -> int:
+        """A pseudo-random place among the nodes that could answer a probe."""
+        return order_hash(key, event, self.account) % RANKS
+
+    def named(self) -> JsonMap:
+        """The fields that every claim event carries."""
+        return {"node": self.node, "incarnation": self.incarnation}
+
+
+def _reference(run: RunId) -> JsonMap:
+    return {"rel_type": "m.reference", "event_id": run_event(run)}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a take says of its run."""
+
+    run: RunId
+    dag: str
+    scope: str
+    lease_s: int
+    definition: str
+
+
+def take(
+    me: Me,
+    nonce: Nonce,
+    key: ClaimKey,
+    slot: int,
+    epoch: int,
+    after: EventId | None,
+    claim: Claim,
+    *,
+    fresh: bool,
+    head: CarriedHead | None,
+    opens: tuple[RunId, ...],
+) -> Send:
+    """A lock request."""
+    content: dict[str, Json] = {
+        **me.named(),
+        "action": "take",
+        "nonce": nonce,
+        "slot": slot,
+        "epoch": epoch,
+        "after": after,
+        "run": claim.run,
+        "dag": claim.dag,
+        "scope": claim.scope,
+        "lease_s": claim.lease_s,
+        "definition": claim.definition,
+        "fresh": fresh,
+        "open_runs": list(opens[: wire.OPEN_RUNS_MAX]),
+        "m.relates_to": _reference(claim.run),
+    }
+    if head is not None:
+        content["head"] = head_to_wire(head)
+    return Send(nonce, wire.T_LOCK, content, Priority.LOCK, state_key=key)
+
+
+def release(
+    me: Me,
+    key: ClaimKey,
+    epoch: int,
+    run: RunId,
+    outcome: Outcome | None,
+    _after: EventId | None,
+    opens: tuple[RunId, ...],
+) -> Send:
+    """Give a key back. Durable: an outcome must reach the room even after a crash."""
+    nonce = me.nonce()
+    content: dict[str, Json] = {
+        **me.named(),
+        "action": "release",
+        "nonce": nonce,
+        "epoch": epoch,
+        "run": run,
+        "outcome": outcome.value if outcome else None,
+        "open_runs": list(opens[: wire.OPEN_RUNS_MAX]),
+        "m.relates_to": _reference(run),
+    }
+    return Send(nonce, wire.T_LOCK, content, Priority.LOCK, state_key=key, durable=True)
+
+
+def restate(me: Me, key: ClaimKey, head: CarriedHead) -> Send:
+    """Write the true head into the state key again."""
+    content: dict[str, Json] = {**me.named(), "action": "restate", "head": head_to_wire(head)}
+    return Send(
+        me.nonce(), wire.T_LOCK, content, Priority.LOCK, state_key=key, coalesce=f"restate {key}"
+    )
+
+
+def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId) -> Send:
+    """Ask the room to pick one of several contenders."""
+    content: dict[str, Json] = {**me.named(), "nonce": nonce, "epoch": epoch, "run": run}
+    return Send(nonce, wire.T_INTENT, content, Priority.LOCK, state_key=key)
+
+
+def heartbeat(
+    me: Me, nonce: Nonce, holds: Iterable[HoldLike], heads: tuple[CarriedHead, ...]
+) -> Send:
+    """A sign of life that renews all holds at once."""
+    renews: list[Json] = [{"key": h.key, "epoch": h.epoch} for h in holds]
+    content: dict[str, Json] = {
+        **me.named(),
+        "nonce": nonce,
+        "renews": renews,
+        "heads": [head_to_wire(h) for h in heads],
+    }
+    return Send(nonce, wire.T_HEARTBEAT, content, Priority.RENEWAL, coalesce="heartbeat")
+
+
+def probe(me: Me, nonce: Nonce, keys: tuple[ClaimKey, ...]) -> Send:
+    """Ask for the heads of some keys."""
+    content: dict[str, Json] = {**me.named(), "nonce": nonce, "keys": list(keys[: wire.KEYS_MAX])}
+    return Send(nonce, wire.T_PROBE, content, Priority.LOCK)
+
+
+def end(me: Me, incarnation: Incarnation) -> Send:
+    """An incarnation of this node is over, for ever."""
+    content: dict[str, Json] = {"node": me.node, "incarnation": incarnation}
+    return Send(f"end.{incarnation}", wire.T_END, content, Priority.LOCK, durable=True)

@@ -1,0 +1,113 @@
+"""Values of the claim fold: the head of a key, its holders, and verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
+from cisbot.core.room.events import CarriedHead, HolderMark
+
+SLOTS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a slot, since which epoch, for which run, and for how long without a sign of life."""
+
+    slot: int
+    account: UserId
+    node: NodeId
+    incarnation: Incarnation
+    epoch: int
+    run: RunId
+    lease_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The state of one key after its last accepted event (`after`). `value` is for public memory only."""
+
+    epoch: int = 0
+    after: EventId | None = None
+    holders: tuple[Holder, ...] = ()
+    value: str | None = None
+
+    def holder_of(self, slot: int) -> Holder | None:
+        """The holder of a slot, or None."""
+        return next((h for h in self.holders if h.slot == slot), None)
+
+    def held_by(self, account: UserId, incarnation: Incarnation, epoch: int) -> Holder | None:
+        """The holder with that account, incarnation and epoch, or None."""
+        for holder in self.holders:
+            if (holder.account, holder.incarnation, holder.epoch) == (account, incarnation, epoch):
+                return holder
+        return None
+
+    def with_holder(self, holder: Holder) -> tuple[Holder, ...]:
+        """The holders with that slot given to `holder`."""
+        rest = tuple(h for h in self.holders if h.slot != holder.slot)
+        return tuple(sorted((*rest, holder), key=lambda h: h.slot))
+
+    def without(self, *gone: Holder) -> Head:
+        """The head without those holders."""
+        return replace(self, holders=tuple(h for h in self.holders if h not in gone))
+
+
+FREE = Head()
+
+
+class VoidReason(Enum):
+    """Why an event changes nothing; the value is what the room and the auditor read."""
+
+    NOT_AFTER = "another event came first"
+    EPOCH_NOT_HIGHER = "the epoch is not above the head's"
+    EPOCH_TOO_FAR = "the epoch jumps further than the charter allows"
+    LEASE_TOO_LONG = "the lease is longer than the charter allows"
+    NOT_A_HOLDER = "it does not hold this key"
+    NEVER_LOCKED = "the key has had no lock event"
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """The event changes nothing."""
+
+    reason: VoidReason
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The event is the head's new `after`. `granted` is the new holder; `freed` lost their slots."""
+
+    granted: Holder | None = None
+    freed: tuple[Holder, ...] = ()
+    renewed: Holder | None = None
+
+
+Verdict = Accepted | Void
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the charter allows: against broken senders."""
+
+    lease_s_max: int = 600
+    epoch_step_max: int = 1_000_000
+
+
+def carried(key: ClaimKey, head: Head) -> CarriedHead:
+    """A head as it travels."""
+    marks = tuple(
+        HolderMark(h.slot, h.account, h.node, h.incarnation, h.epoch, h.run, h.lease_s)
+        for h in head.holders
+    )
+    return CarriedHead(key, head.epoch, head.after, marks, head.value)
+
+
+def from_carried(head: CarriedHead) -> Head:
+    """A head that another node carried."""
+    holders = tuple(
+        Holder(m.slot, m.account, m.node, m.incarnation, m.epoch, m.run, m.lease_s)
+        for m in head.holders
+    )
+    return Head(head.epoch, head.after, holders, head.value)
