@@ -1,0 +1,138 @@
+"""Values of runs and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cisbot.core.dags.definition import OnLost
+from cisbot.core.ids import ClaimKey, DagId, EventId, NodeId, RunId, UserId, short_id
+from cisbot.core.room.events import Outcome
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; the value is what people read."""
+
+    WAITING = "waiting for approval"
+    PENDING = "pending"
+    RUNNING = "running"
+    LOST = "lost"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will happen to it."""
+        return self in _OVER
+
+
+_OVER = frozenset(
+    {
+        RunStatus.SUCCEEDED,
+        RunStatus.FAILED,
+        RunStatus.CANCELLED,
+        RunStatus.REJECTED,
+        RunStatus.EXPIRED,
+    }
+)
+OF_OUTCOME: Mapping[Outcome, RunStatus] = {
+    Outcome.SUCCEEDED: RunStatus.SUCCEEDED,
+    Outcome.FAILED: RunStatus.FAILED,
+    Outcome.CANCELLED: RunStatus.CANCELLED,
+    Outcome.REJECTED: RunStatus.REJECTED,
+    Outcome.EXPIRED: RunStatus.EXPIRED,
+    Outcome.LOST: RunStatus.FAILED,
+}
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def over(self) -> bool:
+        """It will not run again in this attempt of the run."""
+        return self not in (TaskStatus.PENDING, TaskStatus.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as this node knows it from the room.
+
+    `scope` is the scope's label. `definition` is the hash that the run is pinned to, empty while unknown.
+    Times are wall clock milliseconds, for people. `tasks` is what the holder last said of them.
+    """
+
+    id: RunId
+    dag: DagId
+    key: ClaimKey | None
+    scope: str
+    target: str
+    priority: int
+    params: Mapping[str, str]
+    publisher: UserId
+    published_ms: int
+    status: RunStatus
+    definition: str = ""
+    on_lost: OnLost = OnLost.ASK
+    approvals: tuple[UserId, ...] = ()
+    approvals_needed: int = 0
+    expires_ms: int | None = None
+    node: NodeId | None = None
+    account: UserId | None = None
+    epoch: int = 0
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    tasks: Mapping[str, TaskStatus] = field(default_factory=dict)
+    messages: tuple[EventId, ...] = ()  # prompt, status and ask messages: reactions to them count
+    why: str = ""
+    cancelled_by: UserId | None = None
+    asked: bool = False
+
+    @property
+    def short(self) -> str:
+        """What people type."""
+        return short_id(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """One task of a run that this node executes."""
+
+    run: RunId
+    task: str
+    status: TaskStatus
+    attempt: int = 0
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str = ""
+    tail: str = ""
+    log_path: str = ""
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """One node of the room, from its own record."""
+
+    id: NodeId
+    account: UserId
+    incarnation: str
+    executes: bool
+    labels: Mapping[str, str]
+    dags: Mapping[str, str]
+    gone: bool
+    since_ms: int
+    seen_ms: int
