@@ -1,0 +1,173 @@
+"""What Synapse reads, rendered from a dataclass: homeserver.yaml, the log's and the signing key.
+
+Pure, except that `new_secrets` and `new_signing_key` draw random numbers.
+"""
+
+import base64
+import json
+import secrets
+from dataclasses import dataclass, field
+from importlib import resources
+from string import Template
+from typing import Final, Literal
+
+Limits = Literal["default", "lifted"]
+
+DEFAULT_ROOM_VERSION: Final = "12"
+DEFAULT_SERVER_NAME: Final = "localhost"
+LOOPBACK: Final = "127.0.0.1"
+
+_LIFTED: Final = {"per_second": 1000, "burst_count": 10000}
+_LIFTED_PLAIN: Final = (
+    "rc_message",
+    "rc_registration",
+    "rc_registration_token_validity",
+    "rc_admin_redaction",
+    "rc_joins_per_room",
+    "rc_key_requests",
+    "rc_3pid_validation",
+    "rc_third_party_invite",
+    "rc_media_create",
+    "rc_delayed_event_mgmt",
+    "rc_room_creation",
+    "rc_reports",
+    "rc_user_directory",
+    "rc_profile",
+)
+_LIFTED_NESTED: Final = {
+    "rc_login": ("address", "account", "failed_attempts"),
+    "rc_joins": ("local", "remote"),
+    "rc_invites": ("per_room", "per_user", "per_issuer"),
+    "rc_presence": ("per_user",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sqlite:
+    """A database in one file, good for one machine."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """A PostgreSQL database; it must have been made with encoding UTF8 and locale C."""
+
+    host: str
+    user: str
+    password: str = field(repr=False)
+    name: str
+    port: int = 5432
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The secrets of one homeserver; they must survive its restarts."""
+
+    shared: str = field(repr=False)
+    macaroon: str = field(repr=False)
+    form: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HomeserverConfig:
+    """One homeserver as Synapse sees it: all paths are those of Synapse's own file system.
+
+    `port` is where clients on this machine find it; `listen_port` (when not 0) and
+    `bind_address` are for Synapse in a container, behind a published loopback port.
+    `log_file` empty means: log to standard output.
+    """
+
+    server_name: str
+    port: int
+    data_dir: str
+    secrets: Secrets
+    database: Sqlite | Postgres
+    default_room_version: str = DEFAULT_ROOM_VERSION
+    limits: Limits = "default"
+    bind_address: str = LOOPBACK
+    listen_port: int = 0
+    log_file: str = ""
+    log_level: str = "WARNING"
+
+    @property
+    def base_url(self) -> str:
+        """The address for clients on this machine."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+
+def new_secrets() -> Secrets:
+    """Draw the secrets for a new homeserver."""
+    return Secrets(*(secrets.token_urlsafe(32) for _ in range(3)))
+
+
+def new_signing_key() -> str:
+    """Draw an ed25519 signing key, in the one-line form that Synapse stores."""
+    seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    return f"ed25519 a_{secrets.token_hex(2)} {seed}\n"
+
+
+def render_homeserver(config: HomeserverConfig) -> str:
+    """Render homeserver.yaml."""
+    values = {
+        "server_name": config.server_name,
+        "public_baseurl": f"{config.base_url}/",
+        "listen_port": config.listen_port or config.port,
+        "bind_addresses": [config.bind_address],
+        "database": _database(config.database),
+        "log_config": f"{config.data_dir}/log.yaml",
+        "media_store": f"{config.data_dir}/media",
+        "signing_key": f"{config.data_dir}/signing.key",
+        "shared_secret": config.secrets.shared,
+        "macaroon_secret": config.secrets.macaroon,
+        "form_secret": config.secrets.form,
+        "room_version": config.default_room_version,
+    }
+    quoted = {name: json.dumps(value) for name, value in values.items()}
+    return Template(_template()).substitute(quoted, limits=_limits(config.limits))
+
+
+def render_log(config: HomeserverConfig) -> str:
+    """Render the log's configuration (JSON, which is YAML)."""
+    handler: dict[str, str] = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}
+    if config.log_file:
+        handler = {"class": "logging.FileHandler", "filename": config.log_file}
+    handler["formatter"] = "line"
+    line = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    rendered = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": line}},
+        "handlers": {"out": handler},
+        "root": {"level": config.log_level, "handlers": ["out"]},
+    }
+    return json.dumps(rendered, indent=2) + "\n"
+
+
+def _template() -> str:
+    path = resources.files("homeserver").joinpath("homeserver.yaml.tmpl")
+    return path.read_text(encoding="utf-8")
+
+
+def _database(database: Sqlite | Postgres) -> dict[str, object]:
+    if isinstance(database, Sqlite):
+        return {"name": "sqlite3", "args": {"database": database.path}}
+    args = {
+        "host": database.host,
+        "port": database.port,
+        "user": database.user,
+        "password": database.password,
+        "dbname": database.name,
+        "cp_min": 2,
+        "cp_max": 10,
+    }
+    return {"name": "psycopg2", "args": args}
+
+
+def _limits(limits: Limits) -> str:
+    if limits == "default":
+        return "# Rate limits: Synapse's own defaults.\n"
+    lifted: dict[str, object] = {name: _LIFTED for name in _LIFTED_PLAIN}
+    for name, parts in _LIFTED_NESTED.items():
+        lifted[name] = {part: _LIFTED for part in parts}
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in sorted(lifted.items()))
