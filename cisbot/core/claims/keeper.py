@@ -13,7 +13,7 @@ from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
 from cisbot.core.claims.messages import Me, heartbeat, probe, release, restate
 from cisbot.core.claims.state import Accepted, Head, Holder
 from cisbot.core.effects import Send
-from cisbot.core.ids import ClaimKey, EventId, Incarnation, Nonce, RunId, UserId
+from cisbot.core.ids import ClaimKey, Incarnation, Nonce, RunId, UserId
 from cisbot.core.room.events import (
     ClaimEvent,
     End,
@@ -118,7 +118,9 @@ class Keeper:
     def release(self, key: ClaimKey, outcome: Outcome | None, opens: tuple[RunId, ...]) -> Send:
         """Give the key back, with the outcome when the run is over."""
         hold = self.holds.pop(key)
-        return release(self.me, hold.key, hold.epoch, hold.run, outcome, self._head(key), opens)
+        return release(
+            self.me, hold.key, hold.epoch, hold.run, outcome, self.ledger.carried(key), opens
+        )
 
     def due(self, now: float) -> tuple[list[Fact], list[Send]]:
         """What time brings: ended holds, heartbeats, owed answers to probes."""
@@ -327,7 +329,3 @@ class Keeper:
             else:
                 rank = 1 + self.me.rank(key, event.event_id)
                 self._owed[key] = now + rank * max(3 * self.echo_s, 0.5)
-
-    def _head(self, key: ClaimKey) -> EventId | None:
-        head = self.ledger.sure(key)
-        return head.after if head else None

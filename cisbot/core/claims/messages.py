@@ -116,7 +116,7 @@ def release(
     epoch: int,
     run: RunId,
     outcome: Outcome | None,
-    _after: EventId | None,
+    head: CarriedHead | None,
     opens: tuple[RunId, ...],
 ) -> Send:
     """Give a key back. Durable: an outcome must reach the room even after a crash."""
@@ -131,6 +131,8 @@ def release(
         "open_runs": list(opens[: wire.OPEN_RUNS_MAX]),
         "m.relates_to": _reference(run),
     }
+    if head is not None:
+        content["head"] = head_to_wire(head)
     return Send(nonce, wire.T_LOCK, content, Priority.LOCK, state_key=key, durable=True)
 
 

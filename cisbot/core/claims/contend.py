@@ -1,0 +1,232 @@
+"""Contending: whether to wait, hint, ask or take, one key at a time.
+
+The preferred node goes at once, each next one waits longer than one PUT-to-echo time and goes only if
+nobody did. An intent is a hint that keeps N contenders from costing N locks; a lone one skips it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from cisbot.core.claims.fold import concerns
+from cisbot.core.claims.keeper import RHO, Keeper
+from cisbot.core.claims.messages import Claim, intent, take
+from cisbot.core.claims.state import Head
+from cisbot.core.effects import Ask, ReadBack, ReadState, Send
+from cisbot.core.ids import ClaimKey, EventId, Nonce, RunId
+from cisbot.core.room.events import ClaimEvent, Intent, Probe
+from cisbot.core.room.wire import T_INTENT
+
+ECHO_MAX_S = 30.0  # an own send whose echo stays away so long is given up
+RETRY_S = 1.0
+
+
+class Phase(Enum):
+    """Where an attempt stands; each waits for an event or for `until`."""
+
+    TURN = "waits for its turn"
+    INTENT = "sent an intent"
+    ASKED = "asked whom the room names"
+    DEFERRED = "waits for the lock of another"
+    TAKE = "sent a lock request"
+    PROBE = "sent a probe"
+    BACK = "reads the highest epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A run that this node may claim now. `rank` 0 goes first; `alone` when no other node matches."""
+
+    key: ClaimKey
+    claim: Claim
+    rank: int
+    alone: bool
+    slots: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try for one key, on one state of its head."""
+
+    base: EventId | None
+    run: RunId
+    phase: Phase
+    until: float
+    nonce: Nonce | None = None
+
+
+class Contender:
+    """The attempts of one node. Pure."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._attempts: dict[ClaimKey, Attempt] = {}
+        self._intents: dict[ClaimKey, int] = {}
+        self._probes: dict[ClaimKey, tuple[EventId, float]] = {}
+        self._wakes: list[float] = []
+
+    # -- receiving -----------------------------------------------------------------------------
+
+    def observe(self, event: ClaimEvent | Intent, now: float) -> list[Ask]:
+        """Note intents and probes of others, and the echo of an own intent."""
+        match event:
+            case Intent():
+                self._intents[event.key] = event.epoch
+                attempt = self._attempts.get(event.key)
+                if attempt and attempt.phase is Phase.INTENT and attempt.nonce == event.nonce:
+                    self._move(event.key, attempt, Phase.ASKED, now + ECHO_MAX_S)
+                    return [ReadState(f"intent {event.key}", T_INTENT, event.key)]
+            case Probe():
+                for key in event.keys:
+                    self._probes[key] = (event.event_id, now)
+            case _:
+                spoilt = [key for key in self._probes if concerns(event, key)]
+                for key in spoilt:
+                    del self._probes[key]
+        return []
+
+    def named(self, key: ClaimKey, found: object, now: float) -> None:
+        """The room's state names a contender: the others stand down for a while."""
+        attempt = self._attempts.get(key)
+        if attempt is None or attempt.phase is not Phase.ASKED:
+            return
+        mine = isinstance(found, Intent) and found.nonce == attempt.nonce
+        other = isinstance(found, Intent) and not mine and found.epoch == self._intents.get(key)
+        wait = max(4 * self._keeper.echo_s, 0.5) if other else 0.0
+        self._move(key, attempt, Phase.DEFERRED, now + wait)
+
+    def back(self, key: ClaimKey, epoch: int | None, wish: Wish | None, now: float) -> list[Send]:
+        """The highest epoch is known: take afresh, naming the probe."""
+        attempt, probe = self._attempts.get(key), self._probes.get(key)
+        if attempt is None or attempt.phase is not Phase.BACK:
+            return []
+        if epoch is None or wish is None or probe is None:
+            self._move(key, attempt, Phase.PROBE, now + RETRY_S)
+            return []
+        return self._take(wish, probe[0], epoch + 1, 0, now, fresh=True)
+
+    def failed(self, nonce: str, now: float) -> None:
+        """A send of this node is given up: try again a little later."""
+        for key, attempt in self._attempts.items():
+            if attempt.nonce == nonce:
+                self._move(key, attempt, Phase.TURN, now + RETRY_S)
+
+    def gap(self) -> None:
+        """Events were missed: nothing seen before counts."""
+        self._probes.clear()
+        self._intents.clear()
+        self._attempts.clear()
+
+    def deadline(self) -> float | None:
+        """When `pursue` has something to do."""
+        return min(self._wakes, default=None)
+
+    # -- deciding ------------------------------------------------------------------------------
+
+    def pursue(self, wishes: Sequence[Wish], now: float) -> tuple[list[Send], list[Ask]]:
+        """One step for every wish; attempts at keys that are not wished for any more are dropped."""
+        sends: list[Send] = []
+        asks: list[Ask] = []
+        self._wakes = []
+        wanted = {wish.key for wish in wishes}
+        self._attempts = {k: a for k, a in self._attempts.items() if k in wanted}
+        for wish in wishes:
+            if wish.key in self._keeper.holds:
+                self._attempts.pop(wish.key, None)
+                continue
+            head = self._keeper.ledger.sure(wish.key)
+            if head is None:
+                more, questions = self._unsure(wish, now)
+                sends.extend(more)
+                asks.extend(questions)
+            else:
+                sends.extend(self._sure(wish, head, now))
+            if (attempt := self._attempts.get(wish.key)) is not None:
+                self._wakes.append(max(attempt.until, now + 0.001))
+        return sends, asks
+
+    def _sure(self, wish: Wish, head: Head, now: float) -> list[Send]:
+        slot = self._keeper.free_slot(wish.key, wish.slots, now)
+        if slot is None:
+            self._attempts.pop(wish.key, None)
+            lapses = [self._keeper.lapses_at(wish.key, s, now) for s in range(wish.slots)]
+            self._wakes.append(min(lapses))
+            return []
+        attempt = self._attempts.get(wish.key)
+        run = wish.claim.run
+        if attempt is None or attempt.base != head.after or attempt.run != run:
+            turn = now + wish.rank * self._stagger()
+            attempt = Attempt(head.after, run, Phase.TURN, turn)
+            self._attempts[wish.key] = attempt
+        if now < attempt.until:
+            return []
+        if attempt.phase is Phase.TURN and not wish.alone:
+            if self._intents.get(wish.key) == head.epoch + 1:
+                wait = max(4 * self._keeper.echo_s, 0.5) + wish.rank * self._stagger()
+                self._move(wish.key, attempt, Phase.DEFERRED, now + wait)
+                return []
+            nonce = self._keeper.me.nonce()
+            self._keeper.note_sent(nonce, now)
+            self._attempts[wish.key] = Attempt(
+                head.after, run, Phase.INTENT, now + max(8 * self._keeper.echo_s, 2.0), nonce
+            )
+            return [intent(self._keeper.me, nonce, wish.key, head.epoch + 1, run)]
+        if attempt.phase is Phase.TAKE:  # its echo never came
+            self._move(wish.key, attempt, Phase.TURN, now + RETRY_S)
+            return []
+        return self._take(wish, head.after, head.epoch + 1, slot, now, fresh=False)
+
+    def _take(
+        self,
+        wish: Wish,
+        after: EventId | None,
+        epoch: int,
+        slot: int,
+        now: float,
+        *,
+        fresh: bool,
+    ) -> list[Send]:
+        keeper = self._keeper
+        nonce = keeper.me.nonce()
+        keeper.note_sent(nonce, now)
+        self._attempts[wish.key] = Attempt(
+            after, wish.claim.run, Phase.TAKE, now + ECHO_MAX_S, nonce
+        )
+        head = None if fresh or after is None else keeper.ledger.carried(wish.key)
+        return [
+            take(
+                keeper.me, nonce, wish.key, slot, epoch, after, wish.claim,
+                fresh=fresh, head=head, opens=(),
+            )
+        ]  # fmt: skip
+
+    def _unsure(self, wish: Wish, now: float) -> tuple[list[Send], list[Ask]]:
+        key, attempt = wish.key, self._attempts.get(wish.key)
+        asked = self._probes.get(key)
+        if attempt and attempt.phase in (Phase.TAKE, Phase.BACK) and now < attempt.until:
+            return [], []
+        if asked is not None:
+            event, at = asked
+            quiet = at + self._keeper.ledger.bounds.lease_s_max * (1 + 2 * RHO)
+            if now < quiet:
+                self._attempts[key] = Attempt(event, wish.claim.run, Phase.PROBE, quiet)
+                return [], []
+            self._attempts[key] = Attempt(event, wish.claim.run, Phase.BACK, now + ECHO_MAX_S)
+            return [], [ReadBack(f"back {key}", key, None)]
+        if attempt is None:
+            turn = now + wish.rank * self._stagger()
+            self._attempts[key] = attempt = Attempt(None, wish.claim.run, Phase.TURN, turn)
+        if now < attempt.until:
+            return [], []
+        nonce, send = self._keeper.probe((key,), now)
+        self._attempts[key] = Attempt(None, wish.claim.run, Phase.PROBE, now + ECHO_MAX_S, nonce)
+        return [send], []
+
+    def _stagger(self) -> float:
+        return max(2 * self._keeper.echo_s, 0.2)
+
+    def _move(self, key: ClaimKey, attempt: Attempt, phase: Phase, until: float) -> None:
+        self._attempts[key] = Attempt(attempt.base, attempt.run, phase, until, attempt.nonce)
+        self._wakes.append(until)
