@@ -1,0 +1,210 @@
+"""The board: all runs and nodes of the room as this node knows them, and who may do what.
+
+Pure. Fed in the room's order; what it changed is in `dirty` until the coordinator has written it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cisbot.core.claims.state import Holder
+from cisbot.core.ids import EventId, NodeId, RunId, UserId, nearest, order_hash, run_event
+from cisbot.core.placement import matches
+from cisbot.core.policy import allowed
+from cisbot.core.room.events import NodeRecord, Outcome, PowerLevels, RoomCreate, Take
+from cisbot.core.runs.state import OF_OUTCOME, NodeInfo, Run, RunStatus
+from cisbot.core.settings import Act, Policy, Rule
+from cisbot.errors import FieldError
+
+CREATOR_POWER = 2**53 - 1
+RUNS_KEPT = 2_000  # finished runs beyond these are forgotten by `forget`
+
+
+class Board:
+    """Runs, nodes and powers."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.runs: dict[RunId, Run] = {}
+        self.nodes: dict[UserId, NodeInfo] = {}
+        self.dirty: set[RunId] = set()
+        self.dirty_nodes: set[UserId] = set()
+        self._by_message: dict[EventId, RunId] = {}
+        self._powers: PowerLevels | None = None
+        self._creators: tuple[UserId, ...] = ()
+
+    # -- the room ------------------------------------------------------------------------------
+
+    def note_powers(self, event: PowerLevels | RoomCreate) -> None:
+        """Take up the room's power levels, or its creators."""
+        if isinstance(event, PowerLevels):
+            self._powers = event
+        else:
+            creators = event.creators if _creators_rule(event.room_version) else ()
+            self._creators = creators
+
+    def power(self, user: UserId) -> int:
+        """The user's power level in the room."""
+        if user in self._creators:
+            return CREATOR_POWER
+        if self._powers is None:
+            return 0
+        return self._powers.users.get(user, self._powers.users_default)
+
+    def may(self, act: Act, run_dag: str, user: UserId) -> bool:
+        """Whether this node's owner allows it."""
+        return allowed(self.rule(act, run_dag), user, self.power(user))
+
+    def rule(self, act: Act, dag: str) -> Rule:
+        """The rule for one act on one DAG."""
+        return self.policy.rule(act, dag)  # type: ignore[arg-type]
+
+    def note_node(self, record: NodeRecord, now_ms: int) -> None:
+        """Take up what a node says of itself."""
+        self.nodes[record.sender] = NodeInfo(
+            record.node,
+            record.sender,
+            record.incarnation,
+            record.executes,
+            record.labels,
+            record.dags,
+            record.gone,
+            now_ms,
+            now_ms,
+        )
+        self.dirty_nodes.add(record.sender)
+
+    def seen(self, account: UserId, now_ms: int) -> None:
+        """A node showed a sign of life."""
+        if (info := self.nodes.get(account)) is not None:
+            self.nodes[account] = replace(info, seen_ms=now_ms)
+
+    def is_node(self, account: UserId) -> bool:
+        """Whether the account belongs to a node."""
+        return account in self.nodes
+
+    def living(self) -> list[NodeInfo]:
+        """The nodes that have not left."""
+        return [n for n in self.nodes.values() if not n.gone]
+
+    def eligible(self, dag: str, target: str) -> list[NodeInfo]:
+        """The nodes that may execute a run of this DAG with this target."""
+        return [
+            n for n in self.living() if n.executes and dag in n.dags and matches(target, n.id, n.labels)
+        ]
+
+    def known_dags(self) -> set[str]:
+        """All DAGs that some living node has."""
+        return {dag for n in self.living() for dag in n.dags}
+
+    def answer_rank(self, me: UserId, event: EventId, first: Iterable[UserId] = ()) -> int:
+        """Whose turn it is to answer in chat: preferred accounts, then all in hash order."""
+        preferred = [a for a in first if a in self.nodes and not self.nodes[a].gone]
+        rest = sorted((n.account for n in self.living()), key=lambda a: order_hash(event, a))
+        order = list(dict.fromkeys([*preferred, *rest]))
+        return order.index(me) if me in order else len(order)
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def put(self, run: Run) -> Run:
+        """Keep a run as it is now."""
+        self.runs[run.id] = run
+        self.dirty.add(run.id)
+        for message in (run_event(run.id), *run.messages):
+            self._by_message.setdefault(message, run.id)
+        return run
+
+    def of_message(self, event: EventId | None) -> Run | None:
+        """The run of a publishing, prompt or status message."""
+        run = self._by_message.get(event) if event else None
+        return self.runs.get(run) if run else None
+
+    def runs_of(self, event: EventId) -> list[Run]:
+        """All runs that one publishing message made (several with target=all)."""
+        return [r for r in self.runs.values() if run_event(r.id) == event]
+
+    def find(self, text: str) -> Run:
+        """The run with that short id (or the beginning of one, if clear). Raises `FieldError`."""
+        word = text.strip().lower()
+        exact = [r for r in self.runs.values() if r.short == word or r.id == text]
+        found = exact or [r for r in self.runs.values() if len(word) >= 3 and r.short.startswith(word)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(r.short for r in found)[:5])
+            raise FieldError("run", f"{text[:40]!r} is not clear", f"one of: {names}")
+        hint = nearest(word, [r.short for r in self.runs.values()]) or "See: !dag status"
+        raise FieldError("run", f"no run is called {text[:40]!r}", "a run's short id", hint)
+
+    def add_message(self, run: Run, event: EventId) -> Run:
+        """Reactions to this message of ours count for the run."""
+        if event in run.messages:
+            return run
+        return self.put(replace(run, messages=(*run.messages, event)[-20:]))
+
+    def approve(self, run: Run, user: UserId) -> Run:
+        """Count an approval; enough of them make the run claimable."""
+        if run.status is RunStatus.LOST:
+            return self.put(replace(run, status=RunStatus.PENDING, asked=False, why=f"resumed by {user}"))
+        if run.status is not RunStatus.WAITING or user in run.approvals:
+            return run
+        given = (*run.approvals, user)
+        enough = len(given) >= run.approvals_needed
+        status = RunStatus.PENDING if enough else run.status
+        return self.put(replace(run, approvals=given, status=status))
+
+    def close(self, run: Run, status: RunStatus, why: str, now_ms: int) -> Run:
+        """The run is over."""
+        return self.put(replace(run, status=status, why=why, ended_ms=now_ms))
+
+    def taken(self, take: Take, holder: Holder, now_ms: int) -> Run | None:
+        """A take was accepted: its node runs it now, pinned to the definition that it names."""
+        run = self.runs.get(take.run)
+        if run is None or run.status.over:
+            return run
+        return self.put(
+            replace(
+                run,
+                status=RunStatus.RUNNING,
+                key=take.key,
+                scope=take.scope,
+                definition=take.definition,
+                node=holder.node,
+                account=holder.account,
+                epoch=take.epoch,
+                started_ms=run.started_ms or now_ms,
+                why="",
+            )
+        )
+
+    def settled(self, run: Run, outcome: Outcome, now_ms: int) -> Run:
+        """The holder said how it ended."""
+        if run.status.over:
+            return run
+        return self.put(replace(run, status=OF_OUTCOME[outcome], ended_ms=now_ms))
+
+    def waiting(self) -> list[Run]:
+        """The runs that may be claimed, by priority, then publication."""
+        pending = [r for r in self.runs.values() if r.status is RunStatus.PENDING and r.key]
+        return sorted(pending, key=lambda r: (-r.priority, r.published_ms, r.id))
+
+    def open_runs(self) -> list[Run]:
+        """All runs that are not over, oldest first."""
+        return sorted(
+            (r for r in self.runs.values() if not r.status.over), key=lambda r: (r.published_ms, r.id)
+        )
+
+    def recent(self, limit: int) -> list[Run]:
+        """Open runs, then the newest finished ones."""
+        done = sorted((r for r in self.runs.values() if r.status.over), key=lambda r: -r.published_ms)
+        return [*self.open_runs(), *done][:limit]
+
+    def node_named(self, node: NodeId) -> NodeInfo | None:
+        """A living node of that id."""
+        return next((n for n in self.living() if n.id == node), None)
+
+
+def _creators_rule(version: str) -> bool:
+    """From room version 12 on, creators stand above all power levels (MSC4289)."""
+    return version.isdigit() and int(version) >= 12

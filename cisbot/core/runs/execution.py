@@ -1,0 +1,233 @@
+"""Executing one held run: which task starts, what a task's end means, and how the run ends. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cisbot.core.claims.keeper import Hold
+from cisbot.core.dags.definition import Definition, Task
+from cisbot.core.effects import Priority, Send, StartWork
+from cisbot.core.frames import StartTask, TaskEnded, TaskStarted
+from cisbot.core.ids import run_event, short_id
+from cisbot.core.room import wire
+from cisbot.core.room.events import JsonMap, Outcome
+from cisbot.core.runs.state import Run, TaskRun, TaskStatus
+from cisbot.core.scopes import Scope, ScopeKind, parse_label
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this node runs things."""
+
+    node: str
+    data_dir: str
+    grace_s: float
+
+
+class Execution:
+    """The tasks of one run that this node holds."""
+
+    def __init__(
+        self,
+        run: Run,
+        definition: Definition,
+        hold: Hold,
+        place: Place,
+        tasks: Mapping[str, TaskRun],
+    ) -> None:
+        self.run = run
+        self.definition = definition
+        self.hold = hold
+        self.place = place
+        self.scope: Scope = parse_label(run.scope)
+        self.tasks: dict[str, TaskRun] = {
+            name: tasks.get(name) or TaskRun(run.id, name, TaskStatus.PENDING) for name in definition.tasks
+        }
+        self.dirty: set[str] = set(self.tasks)
+        self.stopping: Outcome | None = None
+        self.sending: dict[str, str] = {}
+
+    @property
+    def grace_s(self) -> float:
+        """From TERM to KILL; never more than a quarter of the lease."""
+        return min(self.place.grace_s, self.hold.lease_s / 4)
+
+    def start_ready(self, now_ms: int) -> tuple[list[StartWork], list[Send]]:
+        """Start every task whose needs are met; skip those whose needs failed."""
+        work: list[StartWork] = []
+        sends: list[Send] = []
+        if self.stopping is not None:
+            return work, sends
+        changed = True
+        while changed:
+            changed = False
+            for name, task in self.definition.tasks.items():
+                if self.tasks[name].status is not TaskStatus.PENDING:
+                    continue
+                needs = [self.tasks[n].status for n in task.needs]
+                if any(s in (TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.CANCELLED) for s in needs):
+                    self._set(name, status=TaskStatus.SKIPPED)
+                    changed = True
+                elif all(s is TaskStatus.SUCCEEDED for s in needs):
+                    self._begin(name, task, now_ms, work, sends)
+        return work, sends
+
+    def _begin(
+        self, name: str, task: Task, now_ms: int, work: list[StartWork], sends: list[Send]
+    ) -> None:
+        attempt = self.tasks[name].attempt + 1
+        log = f"{self.place.data_dir}/logs/{self._folder()}/{name}.{self.hold.epoch}.{attempt}.log"
+        self._set(
+            name, status=TaskStatus.RUNNING, attempt=attempt, log_path=log, started_ms=now_ms
+        )
+        if task.kind == "matrix":
+            sends.append(self._message(name, task, attempt))
+            return
+        work.append(StartWork(self.scope.worker_name, self._frame(name, task, attempt, log)))
+
+    def _folder(self) -> str:
+        return short_id(self.run.id).replace("/", "-")
+
+    def _message(self, name: str, task: Task, attempt: int) -> Send:
+        assert task.matrix is not None
+        txn = f"task.{short_id(self.run.id)}.{name}.{self.hold.epoch}.{attempt}".replace("/", "-")
+        self.sending[txn] = name
+        content: JsonMap = {"msgtype": "m.notice", "body": task.matrix.message}
+        if task.matrix.room is None:
+            content["m.relates_to"] = {"rel_type": "m.thread", "event_id": run_event(self.run.id)}
+            content[wire.BLOCK] = {"kind": "task", "run": self.run.id}
+        return Send(
+            txn, "m.room.message", content, Priority.CHAT, durable=True, room=task.matrix.room
+        )
+
+    def _frame(self, name: str, task: Task, attempt: int, log: str) -> StartTask:
+        args = {str(k): v for k, v in task.with_.items()}
+        return StartTask(
+            run=self.run.id,
+            task=name,
+            attempt=attempt,
+            kind="skill" if task.kind == "skill" else "shell",
+            script=task.skill or task.shell or "",
+            args=args,  # type: ignore[arg-type]
+            shell="/bin/sh",
+            env=self._env(name, task),
+            workdir=task.workdir or f"{self.place.data_dir}/work/{self._folder()}",
+            log_path=log,
+            priority=self.run.priority,
+            order=self.run.published_ms,
+            grace_s=self.grace_s,
+            timeout_s=task.timeout_s,
+            deadline=self.hold.deadline,
+        )
+
+    def _env(self, name: str, task: Task) -> dict[str, str]:
+        env = dict(self.definition.env)
+        env.update(self.run.params)
+        env.update(task.env)
+        for need in task.needs:
+            for key, value in self.tasks[need].outputs.items():
+                env[f"CIS_OUTPUT_{need}_{key}".upper().replace("-", "_").replace(".", "_")] = value
+        if self.scope.kind is ScopeKind.PROJECT:
+            env.setdefault("PROJECT_ID", self.scope.name)
+        env.update(
+            CIS_RUN_ID=self.run.id,
+            CIS_RUN=short_id(self.run.id),
+            CIS_DAG=self.run.dag,
+            CIS_TASK=name,
+            CIS_NODE=self.place.node,
+            CIS_SCOPE=self.run.scope,
+            CIS_FENCE=str(self.hold.epoch),
+            CIS_SOCKET=f"{self.place.data_dir}/node.sock",
+        )
+        return env
+
+    # -- what comes back -----------------------------------------------------------------------
+
+    def started(self, frame: TaskStarted, now_ms: int) -> None:
+        """The task's process runs."""
+        task = self.tasks.get(frame.task)
+        if task and task.attempt == frame.attempt and task.status is TaskStatus.RUNNING:
+            self._set(frame.task, started_ms=now_ms)
+
+    def ended(self, frame: TaskEnded, now_ms: int) -> TaskRun | None:
+        """The attempt is over; None where it is not the running one (a stale frame)."""
+        task = self.tasks.get(frame.task)
+        if task is None or task.attempt != frame.attempt or task.status is not TaskStatus.RUNNING:
+            return None
+        good = frame.reason == "exit" and frame.exit_code == 0
+        stopped = frame.reason in ("cancelled", "fenced")
+        status = (
+            TaskStatus.SUCCEEDED if good else TaskStatus.CANCELLED if stopped else TaskStatus.FAILED
+        )
+        return self._set(
+            frame.task,
+            status=status,
+            exit_code=frame.exit_code,
+            signal=frame.signal,
+            error=frame.error or ("" if good else frame.reason),
+            tail=frame.tail,
+            outputs=dict(frame.outputs),
+            ended_ms=now_ms,
+        )
+
+    def sent(self, txn: str, why: str | None, now_ms: int) -> TaskRun | None:
+        """A `matrix` task's message is in the room (`why` None), or could not be sent."""
+        name = self.sending.pop(txn, None)
+        if name is None:
+            return None
+        status = TaskStatus.SUCCEEDED if why is None else TaskStatus.FAILED
+        return self._set(name, status=status, error=why or "", ended_ms=now_ms)
+
+    def worker_lost(self, name: str, attempt: int, why: str, now_ms: int) -> None:
+        """The worker died under the task. All it left behind is dead."""
+        task = self.tasks.get(name)
+        if task and task.attempt == attempt and task.status is TaskStatus.RUNNING:
+            self._set(name, status=TaskStatus.FAILED, error=f"worker lost: {why}", ended_ms=now_ms)
+
+    def stop(self, outcome: Outcome) -> bool:
+        """Stop the run with this outcome; True where something has to be killed first."""
+        self.stopping = self.stopping or outcome
+        for name, task in self.tasks.items():
+            if task.status is TaskStatus.PENDING:
+                self._set(name, status=TaskStatus.CANCELLED)
+        return any(t.status is TaskStatus.RUNNING for t in self.tasks.values())
+
+    def outcome(self) -> Outcome | None:
+        """How the run ended, once all its tasks are over."""
+        if any(not t.status.over for t in self.tasks.values()):
+            return None
+        if self.stopping is not None:
+            return self.stopping
+        failed = any(t.status is not TaskStatus.SUCCEEDED for t in self.tasks.values())
+        return Outcome.FAILED if failed else Outcome.SUCCEEDED
+
+    def failing(self) -> TaskRun | None:
+        """The first task that failed."""
+        return next((t for t in self.tasks.values() if t.status is TaskStatus.FAILED), None)
+
+    def statuses(self) -> dict[str, TaskStatus]:
+        """Every task's status."""
+        return {name: task.status for name, task in self.tasks.items()}
+
+    def _set(self, name: str, **changes: object) -> TaskRun:
+        self.tasks[name] = replace(self.tasks[name], **changes)  # type: ignore[arg-type]
+        self.dirty.add(name)
+        return self.tasks[name]
+
+
+def taken_up(run: Run, own: Mapping[str, TaskRun], *, rerun: bool) -> dict[str, TaskRun]:
+    """The tasks with which a holder starts: finished ones are kept unless the DAG runs anew.
+
+    A task that the room calls succeeded is; one of our own table too. What ran when the holder was lost
+    starts again, with a higher attempt: the DAG says `on_lost: resume`, or a person said so.
+    """
+    if rerun:
+        return {}
+    kept: dict[str, TaskRun] = {}
+    for name in {*run.tasks, *own}:
+        task = own.get(name) or TaskRun(run.id, name, TaskStatus.PENDING)
+        succeeded = TaskStatus.SUCCEEDED in (task.status, run.tasks.get(name))
+        status = TaskStatus.SUCCEEDED if succeeded else TaskStatus.PENDING
+        kept[name] = replace(task, status=status)
+    return kept
