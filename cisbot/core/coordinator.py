@@ -47,7 +47,7 @@ from cisbot.core.room.events import Outcome, Rejected, RoomEvent
 from cisbot.core.room.wire import MEMORY_PREFIX
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.execution import Execution, Place, taken_up
-from cisbot.core.runs.rows import node_to_row, run_to_row, task_to_row
+from cisbot.core.runs.rows import node_to_row, run_to_row, task_to_row, to_json
 from cisbot.core.runs.state import NodeInfo, Run, RunStatus, TaskRun
 from cisbot.core.settings import Settings
 
@@ -256,6 +256,8 @@ class Coordinator:
                 )
             case ev.PowerLevels() | ev.RoomCreate():
                 self.board.note_powers(event)
+                kind = "powers" if isinstance(event, ev.PowerLevels) else "create"
+                self._out.persist.append(Put("meta", {"key": kind, "value": to_json(event)}))
             case ev.Encryption():
                 self._out.halt = (
                     "the room is encrypted, which cisbot can't serve yet. Use a room without encryption"
@@ -295,7 +297,7 @@ class Coordinator:
         facts, sends = self.keeper.observe(event, now.boot)
         self._say(*sends)
         self._facts(facts, now)
-        if isinstance(event, ev.MemoryWrite):
+        if not isinstance(event, ev.Restate):
             self.memory.observe(event, now.boot)
         if isinstance(event, ev.Heartbeat):
             self._alive_again(event)
@@ -428,7 +430,6 @@ class Coordinator:
         if isinstance(item, SendFailed):
             self.contender.failed(item.txn, now.boot)
             self.memory.failed(item.txn, now.boot)
-            self._out.failed.append(item)
         else:
             self.status.sent(item.txn, item.event_id, now)
             self.desk.sent(item.txn, item.event_id)
@@ -626,8 +627,6 @@ class Coordinator:
 
     def _say(self, *sends: Send) -> None:
         for send in sends:
-            if send.durable:
-                self._out.durable.append(send)
             self._out.send.append(send)
 
     def say(self, *sends: Send) -> None:
@@ -658,10 +657,8 @@ class Outbound:
 
     persist: list[Write] = field(default_factory=list)
     send: list[Send] = field(default_factory=list)
-    durable: list[Send] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
-    failed: list[SendFailed] = field(default_factory=list)
     halt: str | None = None
 
     def step(self) -> Step:

@@ -191,9 +191,7 @@ class Contender:
         keeper = self._keeper
         nonce = keeper.me.nonce()
         keeper.note_sent(nonce, now)
-        self._attempts[wish.key] = Attempt(
-            after, wish.claim.run, Phase.TAKE, now + ECHO_MAX_S, nonce
-        )
+        self._attempts[wish.key] = Attempt(after, wish.claim.run, Phase.TAKE, now + ECHO_MAX_S, nonce)
         head = None if fresh or after is None else keeper.ledger.carried(wish.key)
         return [
             take(

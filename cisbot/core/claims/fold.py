@@ -58,9 +58,7 @@ def judge(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> Verdi
             return Void(VoidReason.NOT_A_HOLDER)
         case End():
             over = tuple(
-                h
-                for h in head.holders
-                if (h.account, h.incarnation) == (event.sender, event.incarnation)
+                h for h in head.holders if (h.account, h.incarnation) == (event.sender, event.incarnation)
             )
             return Accepted(freed=over) if over else Void(VoidReason.NOT_A_HOLDER)
         case Probe():

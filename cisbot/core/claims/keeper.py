@@ -118,9 +118,7 @@ class Keeper:
     def release(self, key: ClaimKey, outcome: Outcome | None, opens: tuple[RunId, ...]) -> Send:
         """Give the key back, with the outcome when the run is over."""
         hold = self.holds.pop(key)
-        return release(
-            self.me, hold.key, hold.epoch, hold.run, outcome, self.ledger.carried(key), opens
-        )
+        return release(self.me, hold.key, hold.epoch, hold.run, outcome, self.ledger.carried(key), opens)
 
     def due(self, now: float) -> tuple[list[Fact], list[Send]]:
         """What time brings: ended holds, heartbeats, owed answers to probes."""
@@ -138,9 +136,7 @@ class Keeper:
         heads = tuple(h for key in owed if (h := self.ledger.carried(key)) is not None)
         if renew:
             heads += tuple(
-                h
-                for key in self.holds
-                if key not in owed and (h := self.ledger.carried(key)) is not None
+                h for key in self.holds if key not in owed and (h := self.ledger.carried(key)) is not None
             )
         if not renew and not heads:
             return facts, []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from cisbot.core.ids import (
 from cisbot.core.room import wire
 from cisbot.core.room.events import CarriedHead, Json, JsonMap, Outcome
 from cisbot.core.room.wire import head_to_wire
+from cisbot.core.settings import Node
 
 RANKS = 8
 
@@ -139,9 +140,7 @@ def release(
 def restate(me: Me, key: ClaimKey, head: CarriedHead) -> Send:
     """Write the true head into the state key again."""
     content: dict[str, Json] = {**me.named(), "action": "restate", "head": head_to_wire(head)}
-    return Send(
-        me.nonce(), wire.T_LOCK, content, Priority.LOCK, state_key=key, coalesce=f"restate {key}"
-    )
+    return Send(me.nonce(), wire.T_LOCK, content, Priority.LOCK, state_key=key, coalesce=f"restate {key}")
 
 
 def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId) -> Send:
@@ -150,9 +149,7 @@ def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId) -> Send:
     return Send(nonce, wire.T_INTENT, content, Priority.LOCK, state_key=key)
 
 
-def heartbeat(
-    me: Me, nonce: Nonce, holds: Iterable[HoldLike], heads: tuple[CarriedHead, ...]
-) -> Send:
+def heartbeat(me: Me, nonce: Nonce, holds: Iterable[HoldLike], heads: tuple[CarriedHead, ...]) -> Send:
     """A sign of life that renews all holds at once."""
     renews: list[Json] = [{"key": h.key, "epoch": h.epoch} for h in holds]
     content: dict[str, Json] = {
@@ -174,3 +171,42 @@ def end(me: Me, incarnation: Incarnation) -> Send:
     """An incarnation of this node is over, for ever."""
     content: dict[str, Json] = {"node": me.node, "incarnation": incarnation}
     return Send(f"end.{incarnation}", wire.T_END, content, Priority.LOCK, durable=True)
+
+
+def memory_write(
+    me: Me,
+    nonce: Nonce,
+    name: str,
+    version: int,
+    after: EventId | None,
+    value: str | None,
+    *,
+    fresh: bool,
+    head: CarriedHead | None,
+) -> Send:
+    """A write to public memory. `name` is the key without its prefix."""
+    content: dict[str, Json] = {
+        "incarnation": me.incarnation,
+        "nonce": nonce,
+        "version": version,
+        "after": after,
+        "value": value,
+        "fresh": fresh,
+    }
+    if head is not None:
+        content["head"] = head_to_wire(head)
+    return Send(nonce, wire.T_MEMORY, content, Priority.CHAT, state_key=name)
+
+
+def node_record(me: Me, dags: Mapping[str, str], node: Node, version: str, *, gone: bool) -> Send:
+    """What this node says of itself."""
+    content: dict[str, Json] = {
+        "id": me.node,
+        "incarnation": me.incarnation,
+        "executes": node.execute,
+        "labels": dict(node.labels),
+        "dags": dict(dags),
+        "gone": gone,
+        "version": version,
+    }
+    return Send(me.nonce(), wire.T_NODE, content, Priority.CHAT, state_key=me.account, coalesce="node")

@@ -98,8 +98,7 @@ class Bounds:
 def carried(key: ClaimKey, head: Head) -> CarriedHead:
     """A head as it travels."""
     marks = tuple(
-        HolderMark(h.slot, h.account, h.node, h.incarnation, h.epoch, h.run, h.lease_s)
-        for h in head.holders
+        HolderMark(h.slot, h.account, h.node, h.incarnation, h.epoch, h.run, h.lease_s) for h in head.holders
     )
     return CarriedHead(key, head.epoch, head.after, marks, head.value)
 
@@ -107,7 +106,6 @@ def carried(key: ClaimKey, head: Head) -> CarriedHead:
 def from_carried(head: CarriedHead) -> Head:
     """A head that another node carried."""
     holders = tuple(
-        Holder(m.slot, m.account, m.node, m.incarnation, m.epoch, m.run, m.lease_s)
-        for m in head.holders
+        Holder(m.slot, m.account, m.node, m.incarnation, m.epoch, m.run, m.lease_s) for m in head.holders
     )
     return Head(head.epoch, head.after, holders, head.value)

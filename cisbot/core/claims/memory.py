@@ -1,0 +1,188 @@
+"""Public memory: compare-and-set without a holder, on the same fold as claims.
+
+`set` tries again when another write came first; `cas` then fails and says what stands there. A read is of
+the local fold. An unsure key is probed first, like a claim.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from cisbot.core.claims.fold import concerns
+from cisbot.core.claims.keeper import RHO, Keeper
+from cisbot.core.claims.messages import memory_write
+from cisbot.core.claims.state import Head
+from cisbot.core.effects import Ask, ReadBack, Send
+from cisbot.core.ids import ClaimKey, EventId, Nonce
+from cisbot.core.inputs import MemoryAsk
+from cisbot.core.room.events import ClaimEvent, JsonMap, MemoryWrite, Probe
+from cisbot.core.room.wire import MEMORY_PREFIX, VALUE_BYTES_MAX
+
+TRIES_MAX = 10
+ECHO_MAX_S = 30.0
+QUEUE_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReply:
+    """The answer to one local caller."""
+
+    tag: str
+    body: JsonMap
+
+
+@dataclass(slots=True)
+class _Op:
+    ask: MemoryAsk
+    nonce: Nonce | None = None
+    until: float = 0.0
+    tries: int = 0
+    probed: bool = False
+    probe: tuple[EventId, float] | None = None
+    epoch: int | None = None
+    reading: bool = False
+
+
+@dataclass(slots=True)
+class _Key:
+    queue: deque[_Op] = field(default_factory=deque)
+
+
+class Memory:
+    """The pending reads and writes of this node, one at a time per key. Pure."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._keys: dict[ClaimKey, _Key] = {}
+        self._replies: list[MemoryReply] = []
+        self._wakes: list[float] = []
+        self._count = 0
+
+    def ask(self, ask: MemoryAsk, now: float) -> None:
+        """Take up a request of a local caller."""
+        if ask.value is not None and len(ask.value.encode()) > VALUE_BYTES_MAX:
+            self._reply(ask, ok=False, error=f"value: over {VALUE_BYTES_MAX} bytes")
+            return
+        queue = self._keys.setdefault(ask.key, _Key()).queue
+        if len(queue) >= QUEUE_MAX:
+            self._reply(ask, ok=False, error=f"memory: {QUEUE_MAX} requests wait already; try again later")
+            return
+        queue.append(_Op(ask))
+
+    def set(self, key: ClaimKey, value: str, now: float) -> None:
+        """Write for a task that said `remember`; nobody waits for the answer."""
+        self.ask(MemoryAsk("", "set", key, value), now)
+
+    def observe(self, event: ClaimEvent, now: float) -> None:
+        """A claim event came: it may be an own write's echo, a probe, or what spoils one."""
+        for key, state in self._keys.items():
+            op = state.queue[0] if state.queue else None
+            if op is None:
+                continue
+            if isinstance(event, Probe) and key in event.keys:
+                op.probe = (event.event_id, now)
+            elif op.probe is not None and concerns(event, key):
+                op.probe, op.epoch, op.reading = None, None, False
+            if isinstance(event, MemoryWrite) and event.nonce == op.nonce:
+                self._echo(key, state, op, event)
+
+    def _echo(self, key: ClaimKey, state: _Key, op: _Op, event: MemoryWrite) -> None:
+        head = self._keeper.ledger.sure(key)
+        if head is not None and head.after == event.event_id:
+            state.queue.popleft()
+            self._reply(op.ask, ok=True, value=head.value, version=head.epoch)
+            return
+        op.nonce, op.tries = None, op.tries + 1
+        if op.ask.op == "cas" or op.tries >= TRIES_MAX:
+            state.queue.popleft()
+            self._reply(op.ask, ok=False, error="another write came first")
+
+    def failed(self, txn: str, now: float) -> None:
+        """A send is given up; the next `due` tries again."""
+        for state in self._keys.values():
+            if state.queue and state.queue[0].nonce == txn:
+                state.queue[0].nonce = None
+                state.queue[0].tries += 1
+                state.queue[0].until = now + 1.0
+
+    def back(self, key: ClaimKey, epoch: int | None, now: float) -> None:
+        """The highest version of an unsure key is known."""
+        state = self._keys.get(key)
+        if state and state.queue and state.queue[0].reading:
+            state.queue[0].epoch, state.queue[0].reading = epoch, False
+
+    def due(self, now: float) -> tuple[list[Send], list[Ask], list[MemoryReply]]:
+        """One step for the first request of every key."""
+        sends: list[Send] = []
+        asks: list[Ask] = []
+        self._wakes = []
+        for key, state in self._keys.items():
+            while state.queue and self._serve(key, state, now, sends, asks):
+                state.queue.popleft()
+            if state.queue:
+                self._wakes.append(max(state.queue[0].until, now + 0.001))
+        self._keys = {k: s for k, s in self._keys.items() if s.queue}
+        replies, self._replies = self._replies, []
+        return sends, asks, replies
+
+    def deadline(self) -> float | None:
+        """When `due` has something to do."""
+        return min(self._wakes, default=None)
+
+    def _serve(self, key: ClaimKey, state: _Key, now: float, sends: list[Send], asks: list[Ask]) -> bool:
+        op = state.queue[0]
+        head = self._keeper.ledger.sure(key)
+        if now < op.until:
+            return False
+        if op.tries >= TRIES_MAX:
+            self._reply(op.ask, ok=False, error="the room can't be reached; try again later")
+            return True
+        if head is None:
+            self._unsure(key, op, now, sends, asks)
+            return False
+        if op.ask.op == "get":
+            self._reply(op.ask, ok=True, value=head.value, version=head.epoch)
+            return True
+        if op.ask.op == "cas" and head.value != op.ask.expected:
+            self._reply(op.ask, ok=False, value=head.value, error="the value is another one")
+            return True
+        sends.append(self._write(key, op, head, now, fresh=False))
+        return False
+
+    def _write(self, key: ClaimKey, op: _Op, head: Head, now: float, *, fresh: bool) -> Send:
+        op.nonce = self._keeper.me.nonce()
+        op.until = now + ECHO_MAX_S
+        op.tries += 1
+        self._keeper.note_sent(op.nonce, now)
+        carried = None if fresh else self._keeper.ledger.carried(key)
+        name = key.removeprefix(MEMORY_PREFIX)
+        return memory_write(
+            self._keeper.me, op.nonce, name, head.epoch + 1, head.after, op.ask.value, fresh=fresh,
+            head=carried if head.after is not None else None,
+        )  # fmt: skip
+
+    def _unsure(self, key: ClaimKey, op: _Op, now: float, sends: list[Send], asks: list[Ask]) -> None:
+        if op.probe is None:
+            if op.probed and op.ask.op == "get":
+                op.tries += 1
+            op.probed = True
+            _, send = self._keeper.probe((key,), now)
+            op.until = now + ECHO_MAX_S
+            sends.append(send)
+            return
+        event, at = op.probe
+        quiet = at + self._keeper.ledger.bounds.lease_s_max * (1 + 2 * RHO)
+        if now < quiet:
+            op.until = quiet
+        elif op.epoch is None:
+            op.reading, op.until = True, now + ECHO_MAX_S
+            asks.append(ReadBack(f"back {key}", key, None))
+        elif op.ask.op == "set":
+            sends.append(self._write(key, op, Head(op.epoch, event), now, fresh=True))
+        else:
+            op.tries = TRIES_MAX
+
+    def _reply(self, ask: MemoryAsk, *, ok: bool, **fields: str | int | None) -> None:
+        if ask.tag:
+            self._replies.append(MemoryReply(ask.tag, {"ok": ok, **fields}))
