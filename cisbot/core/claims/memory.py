@@ -39,6 +39,7 @@ class _Op:
     until: float = 0.0
     tries: int = 0
     probed: bool = False
+    unsure: bool = False
     probe: tuple[EventId, float] | None = None
     epoch: int | None = None
     reading: bool = False
@@ -81,7 +82,7 @@ class Memory:
             if op is None:
                 continue
             if isinstance(event, Probe) and key in event.keys:
-                op.probe = (event.event_id, now)
+                op.probe, op.until = (event.event_id, now), now
             elif op.probe is not None and concerns(event, key):
                 op.probe, op.epoch, op.reading = None, None, False
             if isinstance(event, MemoryWrite) and event.nonce == op.nonce:
@@ -133,6 +134,8 @@ class Memory:
     def _serve(self, key: ClaimKey, state: _Key, now: float, sends: list[Send], asks: list[Ask]) -> bool:
         op = state.queue[0]
         head = self._keeper.ledger.sure(key)
+        if head is not None and op.unsure:  # an answer to the probe came
+            op.unsure, op.until = False, now
         if now < op.until:
             return False
         if op.tries >= TRIES_MAX:
@@ -163,6 +166,7 @@ class Memory:
         )  # fmt: skip
 
     def _unsure(self, key: ClaimKey, op: _Op, now: float, sends: list[Send], asks: list[Ask]) -> None:
+        op.unsure = True
         if op.probe is None:
             if op.probed and op.ask.op == "get":
                 op.tries += 1

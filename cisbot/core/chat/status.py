@@ -1,0 +1,148 @@
+"""The one status message of a run that this node executes: posted at the claim, edited, closed.
+
+Edits are rare on purpose: every event costs every node and every phone. The gap between two edits grows
+with the run's age, so that a run of a thousand tasks costs no more than a few dozen events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cisbot.core.chat.posts import Post, edit_of, send_of
+from cisbot.core.chat.render import final_reply, run_status
+from cisbot.core.claims.messages import Me
+from cisbot.core.effects import Priority, Send
+from cisbot.core.ids import EventId, RunId, run_event
+from cisbot.core.inputs import Instant
+from cisbot.core.room.events import Json, JsonMap
+from cisbot.core.runs.board import Board
+from cisbot.core.runs.execution import Execution
+from cisbot.core.runs.state import Run, RunStatus
+
+EDIT_GAP_S = 3.0
+EDIT_GAP_SHARE = 0.15  # of the run's age
+TASKS_TOLD_MAX = 500
+
+
+@dataclass(slots=True)
+class _Shown:
+    execution: Execution
+    opened: float
+    event: EventId | None = None
+    dirty: bool = False
+    edited: float = 0.0
+    count: int = 0
+    closing: bool = False
+    extra: list[Send] = field(default_factory=list)
+
+
+class StatusBoard:
+    """The status messages of this node. Pure."""
+
+    def __init__(self, board: Board, me: Me) -> None:
+        self._board = board
+        self._me = me
+        self._shown: dict[RunId, _Shown] = {}
+        self._txns: dict[str, RunId] = {}
+
+    def opened(self, run: Run, execution: Execution, now: Instant) -> Send:
+        """The run is claimed: post its status message in the thread of its publishing message."""
+        shown = _Shown(execution, now.boot, edited=now.boot)
+        self._shown[run.id] = shown
+        txn = f"status.{self._mark(run)}"
+        self._txns[txn] = run.id
+        return send_of(self._post(txn, run, shown, now))
+
+    def changed(self, run: RunId, execution: Execution, now: Instant) -> None:
+        """Something about the run's tasks is new."""
+        if (shown := self._shown.get(run)) is not None:
+            shown.dirty = True
+
+    def sent(self, txn: str, event: EventId, now: Instant) -> None:
+        """The homeserver has the status message: edits may follow."""
+        run_id = self._txns.pop(txn, None)
+        shown = self._shown.get(run_id) if run_id else None
+        if shown is None or run_id is None:
+            return
+        shown.event = event
+        if (run := self._board.runs.get(run_id)) is not None:
+            self._board.add_message(run, event)
+
+    def closed(self, run: Run, execution: Execution, now: Instant) -> list[Send]:
+        """The run is over: the final reply, which mentions the publisher, and a last edit."""
+        shown = self._shown.get(run.id)
+        if shown is None:
+            return []
+        shown.dirty = shown.closing = True
+        started = run.started_ms or now.wall_ms
+        text = final_reply(
+            run, execution.tasks, max(0, now.wall_ms - started) / 1000, execution.failing()
+        )
+        block = self._block(run, shown)
+        block["kind"] = "final"
+        post = Post(
+            f"final.{self._mark(run)}", text.plain, text.html, run_event(run.id), block,
+            mention=run.publisher, notify=True, priority=Priority.FINAL,
+        )  # fmt: skip
+        return [send_of(post)]
+
+    def fenced(self, run_id: RunId, why: str, now: Instant) -> list[Send]:
+        """This node let the run go: say why, in the status message."""
+        shown, run = self._shown.get(run_id), self._board.runs.get(run_id)
+        if shown is None or run is None:
+            return []
+        shown.dirty = shown.closing = True
+        return []
+
+    def due(self, now: Instant) -> list[Send]:
+        """Edits whose time has come."""
+        sends: list[Send] = []
+        for run_id, shown in list(self._shown.items()):
+            run = self._board.runs.get(run_id)
+            if run is None:
+                del self._shown[run_id]
+                continue
+            if shown.event is None or not shown.dirty:
+                continue
+            if not shown.closing and now.boot < self._next(shown, now.boot):
+                continue
+            shown.dirty, shown.edited, shown.count = False, now.boot, shown.count + 1
+            mark = self._mark(run)
+            post = self._post(f"edit.{mark}.{self._me.incarnation}.{shown.count}", run, shown, now)
+            sends.append(edit_of(post, shown.event, f"edit {mark}"))
+            if shown.closing:
+                del self._shown[run_id]
+        return sends
+
+    def deadline(self) -> float | None:
+        """When `due` has something to do."""
+        times = [
+            self._next(s, s.edited) for s in self._shown.values() if s.dirty and s.event is not None
+        ]
+        return min(times, default=None)
+
+    @staticmethod
+    def _next(shown: _Shown, now: float) -> float:
+        return shown.edited + max(EDIT_GAP_S, (now - shown.opened) * EDIT_GAP_SHARE)
+
+    def _mark(self, run: Run) -> str:
+        return f"{run.short}.{run.epoch}".replace("/", "-")
+
+    def _post(self, txn: str, run: Run, shown: _Shown, now: Instant) -> Post:
+        text = run_status(run, shown.execution.tasks, now.wall_ms, None)
+        return Post(txn, text.plain, text.html, run_event(run.id), self._block(run, shown))
+
+    def _block(self, run: Run, shown: _Shown) -> JsonMap:
+        tasks: dict[str, Json] = {
+            name: task.status.value
+            for name, task in list(shown.execution.tasks.items())[:TASKS_TOLD_MAX]
+        }
+        status = run.status.value if run.status is not RunStatus.PENDING else "given back"
+        return {
+            "kind": "status",
+            "run": run.id,
+            "epoch": shown.execution.hold.epoch,
+            "node": self._me.node,
+            "status": status,
+            "tasks": tasks,
+        }
