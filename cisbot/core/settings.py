@@ -55,9 +55,7 @@ def _node_id(text: str) -> str:
 
 def _homeserver(text: str) -> str:
     if not re.match(r"https?://[^\s/?#]+(/[^\s?#]*)?\Z", text):
-        raise FieldError(
-            "matrix.homeserver", f"{text[:80]!r} is not an address", "https://example.org"
-        )
+        raise FieldError("matrix.homeserver", f"{text[:80]!r} is not an address", "https://example.org")
     return text.rstrip("/")
 
 
@@ -157,9 +155,7 @@ class Policy(Model):
     publish: Rule = Rule()
     approve: Rule = Rule()
     cancel: Rule = Rule()
-    dags: Annotated[Mapping[Name, DagPolicy], Field(max_length=10_000)] = Field(
-        default_factory=dict
-    )
+    dags: Annotated[Mapping[Name, DagPolicy], Field(max_length=10_000)] = Field(default_factory=dict)
     dags_from_room: bool = False
     dags_from_room_users: Users = ()
     rooms: Annotated[tuple[RoomName, ...], Strict(False), Field(max_length=1000)] = ()
@@ -183,7 +179,5 @@ class Settings(Model):
     coordinator: Coordinator = Coordinator()
     worker: Worker = Worker()
     node: Node = Field(description="a section [node] with at least an id")
-    matrix: Matrix = Field(
-        description="a section [matrix] with homeserver, user_id, room, credential"
-    )
+    matrix: Matrix = Field(description="a section [matrix] with homeserver, user_id, room, credential")
     policy: Policy = Policy()

@@ -2,7 +2,7 @@
 
 Every model is frozen and strict and refuses unknown keys. A definition that exists is valid: names,
 targets, needs and parameters are checked here, so nobody behind this border checks them again.
-Defaults never change once released, because a definition's hash leaves them out (`parse.canonical`).
+Defaults never change once released: a definition's hash leaves them out (`parse.canonical`).
 """
 
 from __future__ import annotations
@@ -129,9 +129,7 @@ def _scope(text: str) -> str:
 
 def _user(text: str) -> str:
     if not _MXID.match(text):
-        raise FieldError(
-            "users", f"{text[:80]!r} is not a Matrix user id", "such as @alice:example.org"
-        )
+        raise FieldError("users", f"{text[:80]!r} is not a Matrix user id", "such as @alice:example.org")
     return text
 
 
@@ -150,9 +148,7 @@ def _duration(value: object) -> float:
 
 def _value(value: object) -> object:
     if not isinstance(value, Value) or (isinstance(value, float) and not math.isfinite(value)):
-        raise FieldError(
-            "value", f"{describe(value)} can't be used here", "text, a number, true or false"
-        )
+        raise FieldError("value", f"{describe(value)} can't be used here", "text, a number, true or false")
     return value
 
 
@@ -195,9 +191,7 @@ class Param(Model):
             _matcher(f"{pattern}")
             _matcher(f"^(?:{pattern})$")
         except SchemaError:
-            raise fault(
-                FieldError("pattern", "is no regular expression", "such as [a-z]+")
-            ) from None
+            raise fault(FieldError("pattern", "is no regular expression", "such as [a-z]+")) from None
         return pattern
 
     @field_validator("choices")
@@ -216,9 +210,7 @@ class Param(Model):
             return None
         kind, choices = info.data.get("type"), info.data.get("choices")
         if info.data.get("required"):
-            raise fault(
-                FieldError("default", "a required parameter has no default", "one of the two")
-            )
+            raise fault(FieldError("default", "a required parameter has no default", "one of the two"))
         if kind is not None and not is_of_type(default, kind):
             raise fault(_wrong_type(default, kind))
         if choices and default not in choices:
@@ -304,9 +296,7 @@ class Definition(Model):
     target: TargetText = "any"
     scope: ScopeText | None = None
     priority: int = Field(default=0, ge=-100, le=100)
-    params: Annotated[Mapping[ParamName, Param], Field(max_length=PARAMS_MAX)] = Field(
-        default_factory=dict
-    )
+    params: Annotated[Mapping[ParamName, Param], Field(max_length=PARAMS_MAX)] = Field(default_factory=dict)
     env: Env = Field(default_factory=dict)
     approval: Approval | None = None
     idempotent: bool = False
@@ -351,9 +341,7 @@ def params_fault(names: list[str]) -> FieldError | None:
     for name in names:
         other = seen.setdefault(name.upper().replace("-", "_"), name)
         if other != name:
-            return FieldError(
-                f"params.{name}", f"shares its variable with '{other}'", "another name"
-            )
+            return FieldError(f"params.{name}", f"shares its variable with '{other}'", "another name")
     return None
 
 
@@ -372,9 +360,7 @@ def is_of_type(value: Value, kind: ParamType) -> bool:
 
 def _wrong_type(value: Value, kind: ParamType) -> FieldError:
     hint = f'Put it in quotes: "{str(value).lower()}"' if kind is ParamType.STRING else ""
-    return FieldError(
-        "value", f"{describe(value)} is not of type {kind}", f"a value of type {kind}", hint
-    )
+    return FieldError("value", f"{describe(value)} is not of type {kind}", f"a value of type {kind}", hint)
 
 
 @lru_cache(maxsize=256)

@@ -22,6 +22,9 @@ Made = TypeVar("Made")
 _SHOWN_MAX = 40
 _FAULT = "fault"
 CROSS = "cross"
+KEY = "[key]"  # pydantic's mark behind a mapping's key that is itself wrong
+
+_SPOKEN = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 _EXPECTED: Mapping[str, str] = {
     "string_type": "text",
@@ -96,6 +99,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[Loc
     """Every error with its place. Places are keys as people write them (aliases)."""
     for detail in error.errors(include_url=False):
         if detail["type"] != CROSS:
+            if detail["loc"][-1:] == (KEY,) and detail["type"] != "extra_forbidden":
+                detail["loc"] = detail["loc"][:-1]
             yield detail["loc"], _one(detail, root)
 
 
@@ -110,26 +115,33 @@ def _one(detail: ErrorDetails, root: type[BaseModel]) -> FieldError:
         keys = keys_at(root, loc[:-1])
         word = str(loc[-1])
         near = nearest(word, keys)
-        return FieldError(
-            field, f"unknown key '{shorten(word)}'", f"one of: {', '.join(keys)}", near
-        )
+        return FieldError(field, f"unknown key '{shorten(word)}'", f"one of: {', '.join(keys)}", near)
     if detail["type"] == "missing":
         return FieldError(field, "is missing", _promise(root, loc))
     expected = _expected(detail["type"], context)
     if not expected:
         return FieldError(field, detail["msg"][:1].lower() + detail["msg"][1:])
     given = "a wrong value" if annotation_at(root, loc) is SecretStr else describe(value)
-    hint = ""
-    if expected == "text" and isinstance(value, bool | int | float) and given != "a wrong value":
-        hint = f'Put it in quotes: "{str(value).lower()}"'
+    hint = "" if given == "a wrong value" else _mend(expected, value)
     return FieldError(field, f"{given} can't be used here", expected, hint)
+
+
+def _mend(expected: str, value: object) -> str:
+    """The nearest mend of a value of the wrong kind, if there is one."""
+    if expected == "text" and isinstance(value, bool | int | float):
+        return f'Put it in quotes: "{str(value).lower()}"'
+    if not isinstance(value, str):
+        return ""
+    if expected == "true or false" and value.lower() in _SPOKEN:
+        return f"Did you mean {_SPOKEN[value.lower()]}?"
+    return f"Did you mean [{shorten(value)}]?" if expected == "a list" else ""
 
 
 def _expected(kind: str, context: Mapping[str, object]) -> str:
     """What would be right, for the kinds of errors that pydantic has."""
     match kind:
         case "literal_error" | "enum":
-            return f"one of: {str(context['expected']).replace(' or ', ', ')}"
+            return f"one of: {str(context['expected']).replace(' or ', ', ').replace("'", '')}"
         case "greater_than_equal":
             return f"at least {context['ge']}"
         case "greater_than":

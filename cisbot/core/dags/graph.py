@@ -14,11 +14,12 @@ from cisbot.errors import FieldError
 Needs = Mapping[str, Sequence[str]]
 SUCCEEDED = "succeeded"
 _LISTED_MAX = 10
+_HINTS_MAX = 20  # finding the nearest name is slow; a file may hold 100,000 unknown ones
 
 
 def topological_order(needs: Needs) -> list[str]:
     """Every task after all it needs, else in file order. The tasks of a cycle are left out."""
-    waits = {name: len(set(before) & needs.keys()) for name, before in needs.items()}
+    waits = {name: sum(one in needs for one in set(before)) for name, before in needs.items()}
     after: dict[str, list[str]] = {name: [] for name in needs}
     for name, before in needs.items():
         for one in dict.fromkeys(before):
@@ -57,12 +58,14 @@ def find_cycle(needs: Needs) -> list[str]:
 
 def needs_faults(needs: Needs) -> Iterator[tuple[tuple[str | int, ...], FieldError]]:
     """Everything wrong with `needs`, with its place: unknown or repeated names, a cycle."""
+    hints_left = _HINTS_MAX
     for name, before in needs.items():
         seen: set[str] = set()
         for place, one in enumerate(before):
             field = f"tasks.{name}.needs[{place}]"
             if one not in needs:
-                yield ("tasks", name, "needs", place), _unknown(field, one, needs)
+                yield ("tasks", name, "needs", place), _unknown(field, one, needs, hints_left > 0)
+                hints_left -= 1
             elif one in seen:
                 error = FieldError(field, f"'{one}' is named twice", "each task once")
                 yield ("tasks", name, "needs", place), error
@@ -73,10 +76,10 @@ def needs_faults(needs: Needs) -> Iterator[tuple[tuple[str | int, ...], FieldErr
         yield ("tasks", cycle[0], "needs"), FieldError(f"tasks.{cycle[0]}.needs", what, "no cycle")
 
 
-def _unknown(field: str, word: str, needs: Needs) -> FieldError:
+def _unknown(field: str, word: str, needs: Needs, hinted: bool) -> FieldError:
     names = list(needs)
     listed = ", ".join(names[:_LISTED_MAX]) + (", …" if len(names) > _LISTED_MAX else "")
-    hint = nearest(word, names[:1000])
+    hint = nearest(word, names[:1000]) if hinted else ""
     return FieldError(field, f"no task is called '{word[:64]}'", f"one of: {listed}", hint)
 
 
