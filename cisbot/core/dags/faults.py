@@ -141,7 +141,8 @@ def _expected(kind: str, context: Mapping[str, object]) -> str:
     """What would be right, for the kinds of errors that pydantic has."""
     match kind:
         case "literal_error" | "enum":
-            return f"one of: {str(context['expected']).replace(' or ', ', ').replace("'", '')}"
+            listed = str(context["expected"]).replace(" or ", ", ").replace("'", "")
+            return f"one of: {listed}"
         case "greater_than_equal":
             return f"at least {context['ge']}"
         case "greater_than":

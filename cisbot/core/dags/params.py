@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from cisbot.core.dags.definition import (
     VALUE_BYTES_MAX,
@@ -30,54 +30,14 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 _KEPT = frozenset(
-    [
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "IFS",
-        "ENV",
-        "TERM",
-        "LANG",
-        "LANGUAGE",
-        "PWD",
-        "OLDPWD",
-        "TMPDIR",
-        "TMP",
-        "TEMP",
-        "HOSTNAME",
-        "MAIL",
-        "TZ",
-        "EDITOR",
-        "VISUAL",
-        "PAGER",
-        "DISPLAY",
-        "CDPATH",
-        "GLOBIGNORE",
-        "SHELLOPTS",
-        "BASHOPTS",
-        "PROMPT_COMMAND",
-        "PS1",
-        "PS2",
-        "PS4",
-        "UID",
-        "EUID",
-        "PPID",
-        "RANDOM",
-        "SECONDS",
-        "LINENO",
-        "OPTARG",
-        "OPTIND",
-        "NLSPATH",
-        "HOSTALIASES",
-        "JAVA_TOOL_OPTIONS",
-        "VIRTUAL_ENV",
-        "NO_PROXY",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-    ]
+    (
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "IFS", "ENV", "TERM", "LANG", "LANGUAGE", "PWD"),
+        *("OLDPWD", "TMPDIR", "TMP", "TEMP", "HOSTNAME", "MAIL", "TZ", "EDITOR", "VISUAL", "PAGER"),
+        *("DISPLAY", "CDPATH", "GLOBIGNORE", "SHELLOPTS", "BASHOPTS", "PROMPT_COMMAND", "PS1", "PS2"),
+        *("PS4", "UID", "EUID", "PPID", "RANDOM", "SECONDS", "LINENO", "OPTARG", "OPTIND", "NLSPATH"),
+        *("HOSTALIASES", "JAVA_TOOL_OPTIONS", "VIRTUAL_ENV", "NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY"),
+        *("ALL_PROXY", "PROJECT_ID"),
+    )
 )
 _KEPT_PREFIXES = (
     *("CIS_", "LD_", "DYLD_", "LC_", "BASH_", "PYTHON", "PERL", "RUBY", "NODE_", "GIT_", "SSH_"),
@@ -90,13 +50,7 @@ def resolve(definition: Definition, given: Mapping[str, str]) -> Mapping[str, st
 
     Raises one `FieldError` that names all that is wrong: unknown, missing, of a wrong type, not a choice.
     """
-    wrong: list[FieldError] = []
-    names = list(definition.params)
-    for name in given:
-        if name not in definition.params:
-            what = f"{definition.id} has no parameter '{shorten(name)}'"
-            listed = f"one of: {', '.join(names)}" if names else "no parameters"
-            wrong.append(FieldError(name[:64], what, listed, nearest(name[:200], names)))
+    wrong = list(_unknown(definition, given))
     values: dict[str, str] = {}
     missing = []
     for name, param in definition.params.items():
@@ -111,13 +65,21 @@ def resolve(definition: Definition, given: Mapping[str, str]) -> Mapping[str, st
             missing.append(name)
     if missing:
         example = " ".join(f"{name}=…" for name in missing)
-        what = f"missing: {', '.join(missing)}"
-        wrong.append(FieldError("params", what, example))
+        wrong.append(FieldError("params", f"missing: {', '.join(missing)}", example))
     if len(wrong) == 1:
         raise wrong[0]
     if wrong:
         raise FieldError("params", " | ".join(error.text() for error in wrong))
     return values
+
+
+def _unknown(definition: Definition, given: Mapping[str, str]) -> Iterator[FieldError]:
+    names = list(definition.params)
+    for name in given:
+        if name not in definition.params:
+            what = f"{definition.id} has no parameter '{shorten(name)}'"
+            listed = f"one of: {', '.join(names)}" if names else "no parameters"
+            yield FieldError(name[:64], what, listed, nearest(name[:200], names))
 
 
 def _read(name: str, param: Param, text: str) -> str:
