@@ -1,0 +1,130 @@
+"""The questions to the room that the core may ask: one function each, answers as inputs.
+
+None of them raises for what the homeserver does: an answer that can't be had is said so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from typing import Final
+
+from cisbot.core.effects import ReadBack, ReadLog, ReadState, ReadStory
+from cisbot.core.ids import RoomId, run_event
+from cisbot.core.inputs import BackRead, StateRead, StoryRead, TextRead
+from cisbot.core.room.decode import decode
+from cisbot.core.room.events import MemoryWrite, Rejected, Release, RoomEvent, Take
+from cisbot.core.room.wire import MEMORY_PREFIX, T_END, T_HEARTBEAT, T_LOCK, T_MEMORY, T_PROBE
+from cisbot.matrix.http import Api, Method, Path, RateLimited, Refused, Unreachable
+
+BACK_PAGES_MAX: Final = 200
+STORY_PAGES_MAX: Final = 50
+_CLAIM_TYPES: Final = (T_LOCK, T_MEMORY, T_HEARTBEAT, T_PROBE, T_END)
+
+
+async def read_state(api: Api, room_id: RoomId, ask: ReadState) -> StateRead:
+    """What the state names under the key; None also where it can't be read."""
+    path = Path.v3.rooms[room_id].state[ask.type]
+    if ask.state_key:
+        path = path[ask.state_key]
+    try:
+        raw = await api.read(Method.GET, path, query={"format": "event"})
+        if not isinstance(raw.get("event_id"), str):  # a homeserver that tells the content only
+            return StateRead(ask.tag, await _from_whole_state(api, room_id, ask))
+    except (Refused, RateLimited, Unreachable):
+        return StateRead(ask.tag, None)
+    return StateRead(ask.tag, decode(raw))
+
+
+async def _from_whole_state(api: Api, room_id: RoomId, ask: ReadState) -> RoomEvent | Rejected | None:
+    for raw in await whole_state(api, room_id):
+        if raw.get("type") == ask.type and raw.get("state_key") == ask.state_key:
+            return decode(raw)
+    return None
+
+
+async def whole_state(api: Api, room_id: RoomId) -> list[Mapping[str, object]]:
+    """All state events of the room. Raises Refused, RateLimited or Unreachable."""
+    answer = await api.request(Method.GET, Path.v3.rooms[room_id].state)
+    if not isinstance(answer, list):
+        raise Unreachable("the room's state is not a JSON list", sent=False)
+    return [raw for raw in answer if isinstance(raw, Mapping)]
+
+
+async def read_back(api: Api, room_id: RoomId, ask: ReadBack) -> BackRead:
+    """The highest epoch of any take of the key, walking from the room's end to `until`.
+
+    0 where there is none. None where the way was not walked to its end: `until` was not met.
+    """
+    highest = 0
+    query = {"dir": "b", "limit": "100", "filter": json.dumps({"types": list(_CLAIM_TYPES)})}
+    for _ in range(BACK_PAGES_MAX):
+        try:
+            answer = await api.read(Method.GET, Path.v3.rooms[room_id].messages, query=query)
+        except (Refused, RateLimited, Unreachable):
+            return BackRead(ask.tag, None)
+        chunk = answer.get("chunk")
+        for raw in chunk if isinstance(chunk, list) else ():
+            if not isinstance(raw, dict):
+                continue
+            highest = max(highest, _epoch(decode(raw), ask))
+            if ask.until is not None and raw.get("event_id") == ask.until:
+                return BackRead(ask.tag, highest)
+        end = answer.get("end")
+        if not isinstance(end, str) or end == query.get("from"):
+            return BackRead(ask.tag, highest if ask.until is None else None)
+        query = {**query, "from": end}
+    return BackRead(ask.tag, None)
+
+
+def _epoch(event: RoomEvent | Rejected | None, ask: ReadBack) -> int:
+    match event:
+        case Take() if event.key == ask.key:
+            return event.epoch
+        case MemoryWrite() if event.key == ask.key and ask.key.startswith(MEMORY_PREFIX):
+            return event.version
+        case _:
+            return 0
+
+
+async def read_story(api: Api, room_id: RoomId, ask: ReadStory) -> StoryRead:
+    """The takes and releases that refer to the run, all pages of them."""
+    event = run_event(ask.run)
+    path = Path.v1.rooms[room_id].relations[event]["m.reference"]
+    query = {"limit": "100"}
+    found: list[RoomEvent | Rejected] = []
+    for _ in range(STORY_PAGES_MAX):
+        try:
+            answer = await api.read(Method.GET, path, query=query)
+        except (Refused, RateLimited, Unreachable):
+            return StoryRead(ask.tag, None)
+        chunk = answer.get("chunk")
+        for raw in chunk if isinstance(chunk, list) else ():
+            known = decode(raw) if isinstance(raw, dict) else None
+            if isinstance(known, Take | Release) and known.run == ask.run:
+                found.append(known)
+        following = answer.get("next_batch")
+        if not isinstance(following, str) or following == query.get("from"):
+            return StoryRead(ask.tag, tuple(found))
+        query = {"limit": "100", "from": following}
+    return StoryRead(ask.tag, None)
+
+
+def read_log(ask: ReadLog) -> TextRead:
+    """The end of a log file: whole lines, at most `bytes_max`. Blocks, so call it in a thread."""
+    try:
+        handle = os.open(ask.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                return TextRead(ask.tag, None, f"{ask.path} is no ordinary file")
+            start = max(0, facts.st_size - ask.bytes_max)
+            file.seek(start)
+            raw = file.read(ask.bytes_max)
+    except OSError as error:
+        return TextRead(ask.tag, None, f"{ask.path}: {error.strerror or error}")
+    if start and b"\n" in raw[:-1]:
+        raw = raw[raw.index(b"\n") + 1 :]
+    return TextRead(ask.tag, raw.decode("utf-8", "replace"))
