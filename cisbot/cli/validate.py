@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cisbot.core.dags.definition import DEFINITION_BYTES_MAX, Definition
-from cisbot.core.dags.parse import Problem, parse_bytes
+from cisbot.core.dags.parse import parse_bytes
+from cisbot.core.dags.tree import Problem
 
 OK = 0
 USAGE = 2
@@ -14,7 +15,7 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def validate(paths: Sequence[str]) -> int:
-    """Check the files, and all `*.yaml` and `*.yml` below the folders. 0: all valid; 2: something is wrong."""
+    """Check files, and all `*.yaml` and `*.yml` below folders. 0: all valid; 2: something is wrong."""
     files, problems = 0, 0
     owners: dict[str, Path] = {}
     for path in _files(paths):
