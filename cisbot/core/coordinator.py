@@ -453,12 +453,11 @@ class Coordinator:
 
     def pin(self, definition: Definition) -> str:
         """Keep a definition under its hash, so that an edited file changes the next run only."""
-        text = canonical(definition)
-        mark = definition_hash(text)
+        mark = definition_hash(definition)
         if mark not in self.pinned:
             self.pinned[mark] = definition
             self._out.persist.append(
-                Put("definitions", {"hash": mark, "dag": definition.id, "text": text})
+                Put("definitions", {"hash": mark, "dag": definition.id, "text": canonical(definition)})
             )
         return mark
 
@@ -524,7 +523,7 @@ class Coordinator:
     def _dags(self) -> dict[str, str]:
         if not self.settings.node.execute:
             return {}
-        return {d.id: definition_hash(canonical(d))[:16] for d in self.definitions.values()}
+        return {d.id: definition_hash(d)[:16] for d in self.definitions.values()}
 
     def _watch(self, now: Instant) -> None:
         """Runs whose holder went silent, and approvals whose deadline passed."""
@@ -619,6 +618,24 @@ class Coordinator:
         heads = (self.ledger.sure(key) for key in self.ledger.keys())
         return sum(1 for head in heads if head for h in head.holders if h.account == account)
 
+    def executes(self, run: RunId) -> bool:
+        """Whether this node executes the run now."""
+        return run in self.executions
+
+    def tasks_of(self, run: RunId) -> dict[str, TaskRun]:
+        """What this node knows of the run's tasks: its own, or what the holder told."""
+        if (execution := self.executions.get(run)) is not None:
+            return execution.tasks
+        known = self.board.runs.get(run)
+        told = {n: TaskRun(run, n, s) for n, s in known.tasks.items()} if known else {}
+        own = self.own_tasks.get(run, {}) if known and known.account == self.me.account else {}
+        return {**told, **own}
+
+    @staticmethod
+    def hash_of(definition: Definition) -> str:
+        """The definition's hash."""
+        return definition_hash(definition)
+
     def hold_of(self, key: ClaimKey) -> Hold | None:
         """The hold of this node on the key, if any."""
         return self.keeper.holds.get(key)
@@ -663,12 +680,8 @@ class Outbound:
 
     def step(self) -> Step:
         """The finished step."""
-        return Step(
-            tuple(self.persist), tuple(self.send), tuple(self.asks), tuple(self.work), self.halt
-        )
+        return Step(tuple(self.persist), tuple(self.send), tuple(self.asks), tuple(self.work), self.halt)
 
 
 def _answer(reply: MemoryReply) -> Answer:
     return Answer(reply.tag, reply.body)
-
-

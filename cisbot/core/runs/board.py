@@ -90,9 +90,7 @@ class Board:
 
     def eligible(self, dag: str, target: str) -> list[NodeInfo]:
         """The nodes that may execute a run of this DAG with this target."""
-        return [
-            n for n in self.living() if n.executes and dag in n.dags and matches(target, n.id, n.labels)
-        ]
+        return [n for n in self.living() if n.executes and dag in n.dags and matches(target, n.id, n.labels)]
 
     def known_dags(self) -> set[str]:
         """All DAGs that some living node has."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cisbot.core.claims.keeper import Hold
 from cisbot.core.dags.definition import Definition, Task
+from cisbot.core.dags.params import environment
 from cisbot.core.effects import Priority, Send, StartWork
 from cisbot.core.frames import StartTask, TaskEnded, TaskStarted
 from cisbot.core.ids import run_event, short_id
@@ -73,14 +74,10 @@ class Execution:
                     self._begin(name, task, now_ms, work, sends)
         return work, sends
 
-    def _begin(
-        self, name: str, task: Task, now_ms: int, work: list[StartWork], sends: list[Send]
-    ) -> None:
+    def _begin(self, name: str, task: Task, now_ms: int, work: list[StartWork], sends: list[Send]) -> None:
         attempt = self.tasks[name].attempt + 1
         log = f"{self.place.data_dir}/logs/{self._folder()}/{name}.{self.hold.epoch}.{attempt}.log"
-        self._set(
-            name, status=TaskStatus.RUNNING, attempt=attempt, log_path=log, started_ms=now_ms
-        )
+        self._set(name, status=TaskStatus.RUNNING, attempt=attempt, log_path=log, started_ms=now_ms)
         if task.kind == "matrix":
             sends.append(self._message(name, task, attempt))
             return
@@ -97,9 +94,7 @@ class Execution:
         if task.matrix.room is None:
             content["m.relates_to"] = {"rel_type": "m.thread", "event_id": run_event(self.run.id)}
             content[wire.BLOCK] = {"kind": "task", "run": self.run.id}
-        return Send(
-            txn, "m.room.message", content, Priority.CHAT, durable=True, room=task.matrix.room
-        )
+        return Send(txn, "m.room.message", content, Priority.CHAT, durable=True, room=task.matrix.room)
 
     def _frame(self, name: str, task: Task, attempt: int, log: str) -> StartTask:
         args = {str(k): v for k, v in task.with_.items()}
@@ -123,7 +118,7 @@ class Execution:
 
     def _env(self, name: str, task: Task) -> dict[str, str]:
         env = dict(self.definition.env)
-        env.update(self.run.params)
+        env.update(environment(self.run.params))
         env.update(task.env)
         for need in task.needs:
             for key, value in self.tasks[need].outputs.items():
@@ -157,9 +152,7 @@ class Execution:
             return None
         good = frame.reason == "exit" and frame.exit_code == 0
         stopped = frame.reason in ("cancelled", "fenced")
-        status = (
-            TaskStatus.SUCCEEDED if good else TaskStatus.CANCELLED if stopped else TaskStatus.FAILED
-        )
+        status = TaskStatus.SUCCEEDED if good else TaskStatus.CANCELLED if stopped else TaskStatus.FAILED
         return self._set(
             frame.task,
             status=status,

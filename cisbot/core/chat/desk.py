@@ -1,0 +1,338 @@
+"""The desk: what people write and how they react, turned into runs, decisions and answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cisbot.core.chat import grammar, render
+from cisbot.core.chat.answers import Answers
+from cisbot.core.chat.office import Office, why_waiting
+from cisbot.core.chat.posts import Post
+from cisbot.core.chat.publish import Publisher
+from cisbot.core.chat.render import Text
+from cisbot.core.effects import Ask, ReadLog, Send
+from cisbot.core.ids import EventId, RunId, UserId, run_event
+from cisbot.core.inputs import Instant, TextRead
+from cisbot.core.room.events import JsonMap, Message, Reaction
+from cisbot.core.runs.state import Run, RunStatus, TaskStatus
+from cisbot.core.settings import Act
+from cisbot.errors import FieldError
+
+LOG_BYTES_MAX = 3_000
+LIST_MAX = 12
+DENIALS_MAX = 1_000
+NODE_MESSAGES = frozenset({"status", "prompt", "final", "ask", "task", "answer"})
+
+
+class Desk:
+    """The chat of one node. Pure."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+        self.board = office.board
+        self.answers = Answers(office.board, office.me.account)
+        self.publisher = Publisher(office, self)
+        self._denied: dict[tuple[str, str], None] = {}
+        self._logs: dict[str, tuple[Message, Run, str]] = {}
+
+    # -- in ------------------------------------------------------------------------------------
+
+    def message(self, msg: Message, now: Instant, *, history: bool) -> None:
+        """A message of the room, a person's or a node's."""
+        kind = msg.block.get("kind") if msg.block else None
+        if self.board.is_node(msg.sender) and kind != "command":
+            self._of_node(msg, now)
+            return
+        if msg.edits is not None or msg.msgtype not in ("m.text", "m.file"):
+            return
+        if self.board.runs_of(msg.event_id):
+            return
+        try:
+            command = grammar.parse_command(msg.body)
+        except FieldError as error:
+            if not history:
+                self.answer(msg, render.error_reply(error), now)
+            return
+        if command is None:
+            command = self._word(msg)
+        if command is None:
+            return
+        self._command(msg, command, now, history=history)
+
+    def reaction(self, event: Reaction, now: Instant, *, history: bool) -> None:
+        """✅ or ❌ on a publishing, prompt or status message."""
+        meaning = grammar.reaction(event.key)
+        run = self.board.of_message(event.target)
+        if meaning is None or run is None or self.board.is_node(event.sender):
+            return
+        runs = self.board.runs_of(event.target) or [run]
+        for one in runs:
+            self._decide(one, event.sender, meaning == "yes", now, event.event_id)
+
+    def sent(self, txn: str, event: EventId) -> None:
+        """The homeserver has a message of this node."""
+
+    def text_read(self, item: TextRead, now: Instant) -> None:
+        """A log or an attached file was read."""
+        if item.tag.startswith("media "):
+            self.publisher.media_read(item, now)
+            return
+        waiting = self._logs.pop(item.tag, None)
+        if waiting is None:
+            return
+        msg, run, task = waiting
+        text = item.text if item.text is not None else f"(no log: {item.why})"
+        self.answer(msg, render.logs_reply(run, task, text), now, first=(self._office.me.account,))
+
+    # -- nodes' messages -------------------------------------------------------------------------
+
+    def _of_node(self, msg: Message, now: Instant) -> None:
+        block = msg.block
+        if not block or block.get("kind") not in NODE_MESSAGES:
+            return
+        answers = block.get("answers")
+        if isinstance(answers, str):
+            self.answers.heard(answers)
+        run_id = block.get("run")
+        run = self.board.runs.get(RunId(run_id)) if isinstance(run_id, str) else None
+        if run is None:
+            return
+        if msg.edits is None:
+            run = self.board.add_message(run, msg.event_id)
+        if block["kind"] == "prompt" and run.status is RunStatus.PENDING and run.key is None:
+            self._learn(run, block)
+        if block["kind"] in ("status", "final") and msg.sender == run.account:
+            self._tasks_told(run, block)
+
+    def _learn(self, run: Run, block: JsonMap) -> None:
+        """This node lacks the definition: the prompt says what it needs."""
+        needed, expires = block.get("needed"), block.get("expires_ms")
+        self.board.put(
+            replace(
+                run,
+                status=RunStatus.WAITING,
+                approvals_needed=needed if isinstance(needed, int) else 1,
+                expires_ms=expires if isinstance(expires, int) else None,
+            )
+        )
+
+    def _tasks_told(self, run: Run, block: JsonMap) -> None:
+        told, epoch = block.get("tasks"), block.get("epoch")
+        if not isinstance(told, dict) or epoch != run.epoch or self._office.executes(run.id):
+            return
+        known = {s.value: s for s in TaskStatus}
+        tasks = {k: known[v] for k, v in told.items() if isinstance(v, str) and v in known}
+        if tasks != run.tasks:
+            self.board.put(replace(run, tasks=tasks))
+
+    # -- people's commands -----------------------------------------------------------------------
+
+    def _word(self, msg: Message) -> grammar.Command | None:
+        if self.board.of_message(msg.thread or msg.reply_to) is None:
+            return None
+        return grammar.parse_word(msg.body)
+
+    def _command(self, msg: Message, command: grammar.Command, now: Instant, *, history: bool) -> None:
+        try:
+            self._obey(msg, command, now, history=history)
+        except FieldError as error:
+            if not history:
+                self.answer(msg, render.error_reply(error), now)
+
+    def _obey(self, msg: Message, command: grammar.Command, now: Instant, *, history: bool) -> None:
+        office = self._office
+        match command:
+            case grammar.Publish():
+                self.publisher.publish(msg, command, now, history=history)
+                return
+            case grammar.Approve() | grammar.Reject():
+                run = self.run_of(msg, command.run)
+                yes = isinstance(command, grammar.Approve)
+                self._decide(run, msg.sender, yes, now, msg.event_id)
+                return
+            case grammar.Cancel():
+                self._cancel(self.run_of(msg, command.run), msg.sender, now, msg.event_id)
+                return
+            case _ if history:
+                return
+            case grammar.Help():
+                text = render.help_text(command.topic)
+            case grammar.List():
+                text = render.dag_list(office.definitions, office.problems)
+            case grammar.Show():
+                text = self._show(command.dag)
+            case grammar.Nodes():
+                holds = {n.account: office.load(n.account) for n in self.board.nodes.values()}
+                text = render.node_list(list(self.board.nodes.values()), now.wall_ms, holds)
+            case grammar.Status():
+                text = self._status(msg, command, now)
+            case grammar.Logs():
+                self._read_log(msg, command, now)
+                return
+        self.answer(msg, text, now)
+
+    def _show(self, dag: str) -> Text:
+        definition = self._office.definitions.get(dag)
+        if definition is None:
+            raise self.publisher.unknown_dag(dag)
+        return render.dag_show(definition, self._office.hash_of(definition))
+
+    def run_of(self, msg: Message, text: str | None) -> Run:
+        """The run that a command names, or in whose thread it stands. Raises `FieldError`."""
+        if text:
+            return self.board.find(text)
+        run = self.board.of_message(msg.thread) or self.board.of_message(msg.reply_to)
+        if run is None:
+            raise FieldError(
+                "run", "is not given", "a run's short id, or answer in its thread", "See: !dag status"
+            )
+        return run
+
+    def _status(self, msg: Message, command: grammar.Status, now: Instant) -> Text:
+        if command.run is None and self.board.of_message(msg.thread) is None:
+            return render.run_list(self.board.recent(LIST_MAX), now.wall_ms)
+        run = self.run_of(msg, command.run)
+        return self.describe(run, now)
+
+    def describe(self, run: Run, now: Instant) -> Text:
+        """Everything about one run."""
+        why = why_waiting(self._office, run, now)
+        return render.run_status(run, self._office.tasks_of(run.id), now.wall_ms, why)
+
+    def status_text(self, run: str | None, now: Instant) -> str:
+        """The status for a local caller."""
+        try:
+            if run is None:
+                return render.run_list(self.board.recent(50), now.wall_ms).plain
+            return self.describe(self.board.find(run), now).plain
+        except FieldError as error:
+            return error.text()
+
+    def _read_log(self, msg: Message, command: grammar.Logs, now: Instant) -> None:
+        run = self.run_of(msg, command.run)
+        tasks = self._office.tasks_of(run.id)
+        if run.account != self._office.me.account or not tasks:
+            where = f"on {run.node}, which does not answer" if run.node else "nowhere: it has not run"
+            text = Text(f"The logs of {run.short} are {where}.", None)
+            first = (run.account,) if run.account else ()
+            self.answer(msg, text, now, first=first)
+            return
+        if command.task is not None and command.task not in tasks:
+            raise FieldError("task", f"{run.short} has no task {command.task[:40]!r}", ", ".join(tasks)[:200])
+        ran = [t for t in tasks.values() if t.log_path]
+        failed = [t for t in ran if t.status is TaskStatus.FAILED]
+        pick = tasks[command.task] if command.task else (failed or ran or [None])[-1]
+        if pick is None or not pick.log_path:
+            self.answer(msg, Text("No task has written a log yet.", None), now)
+            return
+        tag = f"log {msg.event_id}"
+        self._logs[tag] = (msg, run, pick.task)
+        self._office.ask(ReadLog(tag, pick.log_path, LOG_BYTES_MAX))
+
+    # -- decisions -------------------------------------------------------------------------------
+
+    def _decide(self, run: Run, user: UserId, yes: bool, now: Instant, by: EventId) -> None:
+        if run.status is RunStatus.WAITING:
+            if not self.publisher.may_approve(run, user):
+                if not yes and (user == run.publisher or self.board.may(Act.CANCEL, run.dag, user)):
+                    self._office.cancel(run, user, now)
+                    return
+                self._deny(run, user, "approve", now)
+                return
+            if yes:
+                self.board.approve(run, user)
+            else:
+                run = self.board.close(run, RunStatus.REJECTED, f"by {user}", now.wall_ms)
+                self.note(run, f"{run.dag} {run.short} was rejected by {user}.", f"rejected {run.id}", now)
+        elif run.status is RunStatus.LOST:
+            if user != run.publisher and not self.board.may(Act.APPROVE, run.dag, user):
+                self._deny(run, user, "decide about", now)
+            elif yes:
+                self.board.approve(run, user)
+            else:
+                self.board.close(run, RunStatus.FAILED, f"lost, closed by {user}", now.wall_ms)
+        elif not yes and not run.status.over:
+            self._cancel(run, user, now, by)
+
+    def _cancel(self, run: Run, user: UserId, now: Instant, by: EventId) -> None:
+        if run.status.over:
+            raise FieldError("run", f"{run.short} is over: {run.status}", "a run that is not over")
+        if user != run.publisher and not self.board.may(Act.CANCEL, run.dag, user):
+            self._deny(run, user, "cancel", now)
+            return
+        unclaimed = run.status is not RunStatus.RUNNING
+        self._office.cancel(run, user, now)
+        if unclaimed:
+            self.note(
+                run, f"{run.dag} {run.short} was cancelled by {user} before it started.",
+                f"cancelled {run.id}", now,
+            )  # fmt: skip
+
+    def _deny(self, run: Run, user: UserId, act: str, now: Instant) -> None:
+        mark = (str(run.id), user)
+        if mark in self._denied:
+            return
+        self._denied[mark] = None
+        while len(self._denied) > DENIALS_MAX:
+            self._denied.pop(next(iter(self._denied)))
+        rule = self.board.rule(Act.CANCEL if act == "cancel" else Act.APPROVE, run.dag)
+        self.post(run, render.denied(user, act, rule), f"denied {run.id} {user}", now, mention=user)
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def answer(self, msg: Message, text: Text, now: Instant, *, first: tuple[UserId, ...] = ()) -> None:
+        """Reply to a message, if it is this node's turn."""
+        block: JsonMap = {"kind": "answer"}
+        post = Post(
+            f"answer.{msg.event_id}.{self._office.me.incarnation}", text.plain, text.html,
+            msg.thread or msg.event_id, block, reply_to=msg.event_id,
+        )  # fmt: skip
+        self.answers.offer(post, str(msg.event_id), now, first=first)
+
+    def note(self, run: Run, text: str, topic: str, now: Instant) -> None:
+        """Say something once in the run's thread, mentioning its publisher."""
+        self.post(run, Text(text, None), topic, now, mention=run.publisher)
+
+    def post(
+        self,
+        run: Run,
+        text: Text,
+        topic: str,
+        now: Instant,
+        *,
+        kind: str = "answer",
+        mention: UserId | None = None,
+        delay_s: float = 0.0,
+        only_if: RunStatus | None = None,
+        more: JsonMap | None = None,
+    ) -> None:
+        """Offer a message in the run's thread."""
+        block: JsonMap = {"kind": kind, "run": run.id, **(more or {})}
+        post = Post(
+            f"{topic}.{self._office.me.incarnation}".replace("/", "-"), text.plain, text.html,
+            run_event(run.id), block, mention=mention, notify=mention is not None,
+        )  # fmt: skip
+        self.answers.offer(
+            post, topic, now, first=self.publisher.knowing(run.dag), delay_s=delay_s, run=run.id,
+            only_if=only_if,
+        )  # fmt: skip
+
+    def ask_lost(self, run: Run, now: Instant) -> None:
+        """The holder is lost and the DAG says ask: ask in the thread."""
+        unfinished = [n for n, s in run.tasks.items() if s in (TaskStatus.RUNNING, TaskStatus.PENDING)]
+        self.post(
+            run, render.lost_question(run, unfinished), f"lost {run.id} {run.epoch}", now, kind="ask",
+            mention=run.publisher, delay_s=1.0, only_if=RunStatus.LOST,
+        )  # fmt: skip
+
+    def expired(self, run: Run, now: Instant) -> None:
+        """Nobody approved in time."""
+        self.note(run, f"{run.dag} {run.short} expired: nobody approved in time.", f"expired {run.id}", now)
+
+    def due(self, now: Instant) -> tuple[list[Send], list[Ask]]:
+        """Answers whose turn has come."""
+        return self.answers.due(now), []
+
+    def deadline(self) -> float | None:
+        """When `due` has something to do."""
+        return self.answers.deadline()

@@ -1,0 +1,74 @@
+"""What the desk needs of the coordinator, and why a run waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from cisbot.core.claims.ledger import Ledger
+from cisbot.core.claims.messages import Me
+from cisbot.core.dags.definition import Definition
+from cisbot.core.effects import Ask
+from cisbot.core.ids import RunId, UserId, run_node
+from cisbot.core.inputs import Instant
+from cisbot.core.runs.board import Board
+from cisbot.core.runs.state import Run, RunStatus, TaskRun
+from cisbot.core.settings import Settings
+
+
+class Office(Protocol):
+    """The coordinator, as the desk sees it."""
+
+    settings: Settings
+    me: Me
+    board: Board
+    ledger: Ledger
+    definitions: dict[str, Definition]
+    problems: tuple[str, ...]
+    pinned: dict[str, Definition]
+
+    def pin(self, definition: Definition) -> str:
+        """Keep a definition under its hash."""
+
+    def hash_of(self, definition: Definition) -> str:
+        """The definition's hash."""
+
+    def cancel(self, run: Run, user: UserId, now: Instant) -> None:
+        """Somebody with the right cancels."""
+
+    def executes(self, run: RunId) -> bool:
+        """Whether this node executes the run now."""
+
+    def tasks_of(self, run: RunId) -> Mapping[str, TaskRun]:
+        """What this node knows of the run's tasks."""
+
+    def load(self, account: UserId) -> int:
+        """How many claims the account holds."""
+
+    def ask(self, ask: Ask) -> None:
+        """Ask the edge for something."""
+
+
+def why_waiting(office: Office, run: Run, now: Instant) -> str | None:
+    """Why a run waits, in words; None where it does not."""
+    if run.status is RunStatus.WAITING:
+        return f"waits for approval, {len(run.approvals)} of {run.approvals_needed} given"
+    if run.status is RunStatus.LOST:
+        return f"{run.why}; react with ✅ to resume it or ❌ to close it"
+    if run.status is not RunStatus.PENDING:
+        return None
+    if run_node(run.id) is None and not office.board.eligible(run.dag, run.target):
+        return f"no node matches target {run.target} and has {run.dag}"
+    if run.key is None:
+        return "waits to be claimed"
+    head = office.ledger.sure(run.key)
+    if head is None:
+        return f"{office.me.node} is finding out who holds {run.key}"
+    for holder in head.holders:
+        other = office.board.runs.get(holder.run)
+        name = f"{other.dag} {other.short}" if other else "another run"
+        return f"{run.key} is held by {name} on {holder.node}"
+    ahead = next((r for r in office.board.waiting() if r.key == run.key), None)
+    if ahead is not None and ahead.id != run.id:
+        return f"{ahead.dag} {ahead.short} comes first"
+    return "waits to be claimed"
