@@ -1,0 +1,50 @@
+"""The node's DAG files: read when they changed, broken ones named, good ones kept by id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cisbot.core.dags.definition import Definition
+from cisbot.core.dags.parse import parse_bytes
+from cisbot.core.inputs import Definitions
+
+FILES_MAX = 1_000
+SUFFIXES = (".yaml", ".yml")
+
+
+class DagFiles:
+    """The files below the configured folders."""
+
+    def __init__(self, folders: tuple[Path, ...]) -> None:
+        self._folders = folders
+        self._seen: tuple[tuple[str, int, int], ...] | None = None
+
+    def read(self) -> Definitions | None:
+        """All definitions, or None where no file changed since the last call."""
+        files: list[Path] = []
+        problems: list[str] = []
+        for folder in self._folders:
+            if not folder.is_dir():
+                problems.append(f"{folder.name}: no such folder")
+                continue
+            files.extend(p for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES and p.is_file())
+        stats = [(p, p.stat()) for p in files[:FILES_MAX]]
+        seen = tuple((str(p), s.st_mtime_ns, s.st_size) for p, s in stats)
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        dags: dict[str, Definition] = {}
+        for path in files[:FILES_MAX]:
+            try:
+                parsed = parse_bytes(path.read_bytes(), path.name)
+            except OSError as error:
+                problems.append(f"{path.name}: {error.strerror}")
+                continue
+            if not isinstance(parsed, Definition):
+                first = parsed[0]
+                problems.append(f"{path.name}:{first.line}: {first.field}: {first.what}")
+            elif parsed.id in dags:
+                problems.append(f"{path.name}: id '{parsed.id}' is taken by another file")
+            else:
+                dags[parsed.id] = parsed
+        return Definitions(dags, tuple(problems))

@@ -1,0 +1,105 @@
+"""The node's one loop: one queue of inputs, one timer, one `Step` after the other.
+
+Persist, then send, then ask, then work. What can't be persisted is not done: the node stops then, and
+takes up from its last commit when it is started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from cisbot.core.coordinator import Coordinator, Kept
+from cisbot.core.effects import Step
+from cisbot.core.inputs import Input, RoomBatch, Stop, Tick
+from cisbot.core.room.events import Message
+from cisbot.errors import CisbotError
+from cisbot.node.definitions import DagFiles
+from cisbot.node.ports import Clock, Room, Store, Workers
+from cisbot.store.outbox_rows import send_to_row
+
+
+class Halted(CisbotError):
+    """The node can't go on; the text says why and what to do."""
+
+
+class NodeLoop:
+    """Feeds the coordinator and performs what it decides."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        room: Room,
+        store: Store,
+        workers: Workers,
+        clock: Clock,
+        files: DagFiles,
+        trace: Callable[[Input, Step], None] | None = None,
+    ) -> None:
+        self._coordinator = coordinator
+        self._room = room
+        self._store = store
+        self._workers = workers
+        self._clock = clock
+        self._files = files
+        self._trace = trace
+        self._queue: asyncio.Queue[Input | BaseException] = asyncio.Queue()
+        self._cancel_timer: Callable[[], None] | None = None
+
+    def emit(self, item: Input) -> None:
+        """Hand in one input; called by the adapters, on the loop's thread."""
+        self._queue.put_nowait(item)
+
+    def fail(self, error: BaseException) -> None:
+        """An adapter can't go on: end the node with this error."""
+        self._queue.put_nowait(error)
+
+    async def run(self, kept: Kept) -> None:
+        """Run until a `Stop` is handled. Raises `Halted`, or what an adapter failed with."""
+        await self._read_files()
+        await self._perform(self._coordinator.start(kept, self._clock.now()))
+        while True:
+            item = await self._queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            if isinstance(item, RoomBatch) and _has_command(item):
+                await self._read_files()
+            step = self._coordinator.handle(item, self._clock.now())
+            if self._trace is not None:
+                self._trace(item, step)
+            await self._perform(step)
+            if isinstance(item, Stop):
+                return
+
+    async def _read_files(self) -> None:
+        found = await asyncio.to_thread(self._files.read)
+        if found is not None:
+            await self._perform(self._coordinator.handle(found, self._clock.now()))
+
+    async def _perform(self, step: Step) -> None:
+        writes = [*step.persist, *(send_to_row(s) for s in step.send if s.durable)]
+        if writes:
+            await self._store.commit(writes)
+        for send in step.send:
+            self._room.send(send)
+        for ask in step.ask:
+            self._room.ask(ask)
+        for work in step.work:
+            self._workers.do(work)
+        if step.halt is not None:
+            raise Halted(step.halt)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._cancel_timer is not None:
+            self._cancel_timer()
+            self._cancel_timer = None
+        deadline = self._coordinator.deadline()
+        if deadline is not None:
+            self._cancel_timer = self._clock.call_at(deadline, lambda: self.emit(Tick()))
+
+
+def _has_command(batch: RoomBatch) -> bool:
+    events = (*batch.history, *batch.events)
+    return any(isinstance(e, Message) and "!dag" in e.body[:200].lower() for e in events)
