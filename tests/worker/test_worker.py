@@ -1,0 +1,435 @@
+"""A real worker: order, exit codes, signals, deadlines, and that nothing survives."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real_processes import Box, Worker, alive, boot, dies, start
+
+from cisbot.core.frames import (
+    FRAME_BYTES_MAX,
+    OUTPUT_BYTES_MAX,
+    PROTOCOL,
+    CancelRun,
+    Hello,
+    Ready,
+    SetDeadline,
+    Shutdown,
+    TaskEnded,
+    TaskStarted,
+)
+from cisbot.worker import shell
+from cisbot.worker.results import OutputError, read_outputs
+
+# Forks twice and leaves session and group, as daemons do; `$1` runs in it.
+DAEMON = """
+daemon() { (setsid sh -c "$1" < /dev/null > /dev/null 2>&1 &) ; }
+"""
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    """The tasks' mailbox."""
+    box = Box(tmp_path / "box")
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    """A worker that is ready for four tasks."""
+    with Worker(tmp_path) as worker:
+        worker.hello()
+        yield worker
+
+
+def test_exit_codes_signals_and_tail(worker: Worker, tmp_path: Path) -> None:
+    good = worker.run(start(tmp_path, "echo fine; exit 0"))
+    assert (good.exit_code, good.signal, good.reason, good.tail) == (0, None, "exit", "fine\n")
+    bad = worker.run(start(tmp_path, "exit 7", task="bad"))
+    assert (bad.exit_code, bad.signal, bad.reason) == (7, None, "exit")
+    shot = worker.run(start(tmp_path, "kill -9 $$", task="shot"))
+    assert (shot.exit_code, shot.signal, shot.reason) == (None, 9, "exit")
+    strict = worker.run(start(tmp_path, "false\necho unreached", task="strict"))
+    assert (strict.exit_code, strict.tail) == (1, "")
+
+
+def test_tail_is_of_this_attempt_only_and_the_log_is_appended(worker: Worker, tmp_path: Path) -> None:
+    worker.run(start(tmp_path, "echo one"))
+    second = worker.run(start(tmp_path, "echo two", attempt=2))
+    assert second.tail == "two\n"
+    assert (tmp_path / "logs" / "t.log").read_text() == "one\ntwo\n"
+
+
+def test_priority_then_order_and_the_limit(tmp_path: Path) -> None:
+    with Worker(tmp_path) as worker:
+        worker.hello(max_concurrent=1)
+        worker.send(
+            start(tmp_path, ":", task="first"),
+            start(tmp_path, ":", task="late", order=2),
+            start(tmp_path, ":", task="early", order=1),
+            start(tmp_path, ":", task="urgent", priority=5, order=9),
+        )
+        seen: list[tuple[str, str]] = []
+        while len(seen) < 8:
+            frame = worker.frame()
+            assert isinstance(frame, TaskStarted | TaskEnded)
+            seen.append((type(frame).__name__, frame.task))
+    order = ["first", "urgent", "early", "late"]
+    assert seen == [(kind, task) for task in order for kind in ("TaskStarted", "TaskEnded")]
+
+
+def test_as_many_at_once_as_allowed(tmp_path: Path, box: Box) -> None:
+    with Worker(tmp_path) as worker:
+        worker.hello(max_concurrent=3)
+        worker.send(*(start(tmp_path, "sleep 1000", task=f"t{n}", order=n) for n in range(4)))
+        assert [worker.started().task for _ in range(3)] == ["t0", "t1", "t2"]
+        worker.send(CancelRun("$run:example.org", 5.0))
+        # The fourth never starts: all four end cancelled.
+        ends = [worker.ended() for _ in range(4)]
+    assert {end.reason for end in ends} == {"cancelled"}
+    assert [end.signal for end in ends if end.task == "t3"] == [None]
+
+
+def test_the_same_attempt_twice_is_one(worker: Worker, tmp_path: Path, box: Box) -> None:
+    task = start(tmp_path, "read x < $BOX.in; exit 3")
+    os.mkfifo(f"{box.path}.in")
+    worker.send(task, task)
+    worker.started()
+    Path(f"{box.path}.in").write_text("go\n")
+    assert worker.ended().exit_code == 3
+    assert worker.run(start(tmp_path, ":", task="next")).task == "next"
+
+
+def test_cancel_is_term_with_a_grace(worker: Worker, tmp_path: Path, box: Box) -> None:
+    script = "trap 'echo bye; exit 5' TERM; echo up > $BOX; while :; do sleep 1000 & wait; done"
+    worker.send(start(tmp_path, script))
+    worker.started()
+    box.line()
+    worker.send(CancelRun("$run:example.org", 60.0))
+    end = worker.ended()
+    assert (end.reason, end.exit_code, end.tail) == ("cancelled", 5, "bye\n")
+
+
+def test_who_ignores_term_is_killed(worker: Worker, tmp_path: Path, box: Box) -> None:
+    worker.send(start(tmp_path, "trap '' TERM; echo up > $BOX; while :; do sleep 1000; done"))
+    pid = worker.started().pid
+    box.line()
+    before = boot()
+    worker.send(CancelRun("$run:example.org", 0.3))
+    end = worker.ended()
+    assert (end.reason, end.exit_code, end.signal) == ("cancelled", None, 9)
+    assert boot() - before >= 0.3
+    assert not alive(pid)
+
+
+def test_a_stopped_process_is_ended_too(worker: Worker, tmp_path: Path) -> None:
+    worker.send(start(tmp_path, "kill -STOP $$"))
+    worker.started()
+    worker.send(CancelRun("$run:example.org", 60.0))
+    assert worker.ended().signal == signal.SIGTERM
+
+
+@pytest.mark.parametrize("clear", ["", "env -i "], ids=["marked", "cleared environment"])
+@pytest.mark.parametrize("way", ["trap '' TERM; ", ""], ids=["deaf", "plain"])
+def test_a_daemon_is_dead_before_the_end_is_told(
+    worker: Worker, tmp_path: Path, box: Box, clear: str, way: str
+) -> None:
+    inner = f"{way}echo \\$\\$ > {box.path}; while :; do sleep 1000; done"
+    script = f'(setsid {clear}sh -c "{inner}" < /dev/null > /dev/null 2>&1 &)\nread x < $BOX.go'
+    os.mkfifo(f"{box.path}.go")
+    worker.send(start(tmp_path, script, grace_s=0.2))
+    first = worker.started().pid
+    daemon = int(box.line())
+    assert os.getsid(daemon) == daemon != first
+    Path(f"{box.path}.go").write_text("go\n")
+    assert worker.ended().exit_code == 0
+    with pytest.raises(ProcessLookupError):  # not even a zombie
+        os.kill(daemon, 0)
+
+
+def test_another_task_is_left_alone(worker: Worker, tmp_path: Path, box: Box) -> None:
+    inner = f"echo \\$\\$ > {box.path}; exec sleep 1000"
+    script = f'(setsid sh -c "{inner}" &)\nsleep 1000'
+    worker.send(start(tmp_path, script, run="$other"))
+    worker.started()
+    daemon = int(box.line())
+    assert worker.run(start(tmp_path, "sleep 0.1 & true")).exit_code == 0
+    assert alive(daemon)
+    worker.send(CancelRun("$other", 1.0))
+    assert worker.ended().run == "$other"
+    assert not alive(daemon)
+
+
+def test_a_fork_storm_ends(worker: Worker, tmp_path: Path, box: Box) -> None:
+    script = (
+        "trap '' TERM; echo up > $BOX; while :; do (setsid sleep 1000 &); "
+        "i=$((i + 1)); [ $i -lt 300 ] || break; done; echo full > $BOX; sleep 1000"
+    )
+    worker.send(start(tmp_path, f"i=0; {script}"))
+    worker.started()
+    assert (box.line(), box.line()) == ("up", "full")
+    worker.send(CancelRun("$run:example.org", 0.0))
+    assert worker.ended().reason == "cancelled"
+
+
+def test_time_limit(worker: Worker, tmp_path: Path) -> None:
+    end = worker.run(start(tmp_path, "sleep 1000", timeout_s=0.2, grace_s=0.2))
+    assert (end.reason, end.signal) == ("timeout", signal.SIGTERM)
+
+
+def test_deadline_counts_grace_back(worker: Worker, tmp_path: Path) -> None:
+    deadline = boot() + 1.5
+    deaf = "trap '' TERM; while :; do sleep 1000; done"
+    worker.send(start(tmp_path, deaf, grace_s=0.3, deadline=deadline))
+    pid = worker.started().pid
+    end = worker.ended()
+    assert (end.reason, end.signal) == ("fenced", 9)
+    assert not alive(pid)
+    assert boot() < deadline
+
+
+def test_deadline_moves_both_ways(worker: Worker, tmp_path: Path, box: Box) -> None:
+    worker.send(
+        start(tmp_path, "read x < $BOX.go; exit 4", grace_s=0.0, deadline=boot() + 1.2),
+        SetDeadline("$run:example.org", boot() + 1000),
+    )
+    os.mkfifo(f"{box.path}.go")
+    worker.started()
+    assert not worker_speaks(worker, 1.5)  # the first deadline passes
+    worker.send(SetDeadline("$run:example.org", boot() + 0.1))
+    assert worker.ended().reason == "fenced"
+
+
+def worker_speaks(worker: Worker, within_s: float) -> bool:
+    """Whether a frame comes within that time."""
+    from real_processes import readable
+
+    assert worker.process.stdout is not None
+    return readable(worker.process.stdout.fileno(), within_s)
+
+
+def test_past_its_deadline_nothing_starts(worker: Worker, tmp_path: Path) -> None:
+    worker.send(start(tmp_path, "echo no", deadline=boot() - 1))
+    end = worker.ended()
+    assert (end.reason, end.exit_code, end.signal) == ("fenced", None, None)
+
+
+def test_environment_is_clean(tmp_path: Path) -> None:
+    with Worker(tmp_path, env={"SECRET_TOKEN": "syt_x", "LANG": "C.UTF-8"}) as worker:
+        worker.hello()
+        worker.run(start(tmp_path, "env -0 > seen; cat", env={"A": "b"}))
+    seen = dict(entry.split("=", 1) for entry in (tmp_path / "seen").read_text().split("\0") if entry)
+    assert seen.pop("PATH") == os.environ["PATH"]
+    assert seen.pop("CIS_ATTEMPT").startswith("$run:example.org:t:1:")
+    seen.pop("CIS_OUTPUT"), seen.pop("PWD", ""), seen.pop("_", ""), seen.pop("SHLVL", "")
+    seen.pop("OLDPWD", "")
+    assert seen == {"A": "b", "HOME": "/", "LANG": "C.UTF-8", "CIS_DATA": str(tmp_path)}
+
+
+def test_no_descriptor_leaks_into_tasks(worker: Worker, tmp_path: Path) -> None:
+    end = worker.run(start(tmp_path, "ls -l /proc/self/fd"))
+    places = [line.rpartition("-> ")[2] for line in end.tail.splitlines() if "->" in line]
+    log = str(tmp_path / "logs" / "t.log")
+    assert [place for place in places if not place.startswith("/proc/")] == ["/dev/null", log, log]
+
+
+def test_outputs(worker: Worker, tmp_path: Path) -> None:
+    script = 'echo "name=a b=c" >> $CIS_OUTPUT; echo "other=" >> $CIS_OUTPUT'
+    end = worker.run(start(tmp_path, script))
+    assert (end.outputs, end.error) == ({"name": "a b=c", "other": ""}, "")
+    bad = worker.run(start(tmp_path, "echo nonsense > $CIS_OUTPUT", task="bad"))
+    assert (bad.outputs, bad.error) == ({}, "outputs dropped: line 1 is not key=value")
+    big = worker.run(start(tmp_path, "yes a=b | head -c 200000 > $CIS_OUTPUT", task="big"))
+    assert big.outputs == {}
+    assert str(OUTPUT_BYTES_MAX) in big.error
+    fifo = worker.run(start(tmp_path, "rm $CIS_OUTPUT; mkfifo $CIS_OUTPUT", task="fifo"))
+    assert fifo.error == "outputs can't be read: no plain file"
+    link = worker.run(start(tmp_path, "ln -sf /etc/passwd $CIS_OUTPUT", task="link"))
+    assert link.error.startswith("outputs can't be read")
+    assert list((tmp_path / "logs").glob("*.out")) == []
+
+
+def test_a_skills_outputs_must_have_names(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text('{"outputs": {"a b": "c"}}')
+    with pytest.raises(OutputError, match="'a b' is not a name"):
+        read_outputs(tmp_path / "out", "skill")
+
+
+def test_output_that_is_no_utf8(worker: Worker, tmp_path: Path) -> None:
+    end = worker.run(start(tmp_path, r"printf 'a\377\376\033[1mb\000\r\n\303\244'"))
+    assert end.tail == "a��[1mb\nä"
+    cut = worker.run(start(tmp_path, "yes ä | head -c 4001", task="cut"))
+    assert "�" not in cut.tail[:-1]
+    assert len(cut.tail.encode()) <= 2_003
+
+
+def test_a_hundred_megabytes_of_output_cost_no_memory(worker: Worker, tmp_path: Path) -> None:
+    worker.run(start(tmp_path, ":"))
+    status = Path(f"/proc/{worker.process.pid}/status")
+
+    def peak() -> int:
+        line = next(text for text in status.read_text().splitlines() if text.startswith("VmHWM"))
+        return int(line.split()[1])
+
+    before = peak()
+    end = worker.run(start(tmp_path, "head -c 100000000 /dev/zero | tr '\\0' x", task="big"))
+    assert end.tail == "x" * 2_000
+    assert (tmp_path / "logs" / "big.log").stat().st_size == 100_000_000
+    assert peak() - before < 4_096  # KiB
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"log_path": "/dev/null/x/t.log"}, "the log can't be opened: "),
+        ({"workdir": "/nowhere"}, "the task can't be started: No such file or directory: /nowhere"),
+        ({"shell": "/bin/nosh"}, "the task can't be started: No such file or directory: /bin/nosh"),
+        ({"env": {"A": "b\0c"}}, "the task can't be started: embedded null byte"),
+        ({"env": {"A=B": "c"}}, "the task can't be started: illegal environment variable name"),
+        ({"env": {"A": "\ud800"}}, "the task can't be started: "),
+        ({"script": "#" + "x" * 200_000}, "the task can't be started: Argument list too long"),
+    ],
+)
+def test_what_cannot_start_is_an_error(
+    worker: Worker, tmp_path: Path, change: dict[str, object], text: str
+) -> None:
+    worker.send(start(tmp_path, str(change.pop("script", "echo no")), **change))
+    end = worker.ended()
+    assert (end.reason, end.exit_code) == ("error", None)
+    assert end.error.startswith(text)
+    assert worker.run(start(tmp_path, "true", task="next")).exit_code == 0
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(shell, "open_log", full)
+    frame = start(tmp_path, "true")
+    with pytest.raises(shell.LaunchError, match="the log can't be opened: No space left on device: .*t.log"):
+        shell.launch(frame, "mark", "")
+
+
+def test_the_lock_names_its_holder(worker: Worker, tmp_path: Path) -> None:
+    assert int(worker.lock.read_text()) == worker.process.pid
+    with Worker(tmp_path) as second:
+        assert second.exit_code() == 75
+        assert f"held by process {worker.process.pid}" in second.err.read_text()
+
+
+def test_a_lock_left_by_a_dead_worker_is_free(tmp_path: Path) -> None:
+    with Worker(tmp_path) as first:
+        first.hello()
+        first.process.kill()
+        first.exit_code()
+    with Worker(tmp_path) as second:
+        assert second.hello() == second.process.pid
+
+
+@pytest.mark.parametrize("how", ["eof", "term", "stdout", "shutdown"])
+def test_every_end_cleans_up(tmp_path: Path, box: Box, how: str) -> None:
+    inner = f"trap '' TERM; echo \\$\\$ > {box.path}; while :; do sleep 1000; done"
+    with Worker(tmp_path) as worker:
+        worker.hello(max_concurrent=1)
+        worker.send(
+            start(tmp_path, f'(setsid sh -c "{inner}" &)\nsleep 1000', grace_s=0.2),
+            start(tmp_path, "echo started > $BOX", task="queued"),
+        )
+        first, daemon = worker.started().pid, int(box.line())
+        match how:
+            case "eof":
+                worker.close_stdin()
+            case "term":
+                worker.process.terminate()
+            case "stdout":
+                assert worker.process.stdout is not None
+                worker.process.stdout.close()
+            case _:
+                worker.send(Shutdown(0.2))
+        if how != "stdout":
+            assert {worker.ended().reason, worker.ended().reason} == {"cancelled"}
+        assert worker.exit_code() == 0
+        assert not alive(first)
+        assert not alive(daemon)
+
+
+def test_killed_with_minus_nine_its_first_processes_die(tmp_path: Path) -> None:
+    with Worker(tmp_path) as worker:
+        worker.hello()
+        worker.send(start(tmp_path, "exec sleep 1000"))
+        pid = worker.started().pid
+        worker.process.kill()
+        assert dies(pid)
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}\n", b"\xff\n", b"x" * (FRAME_BYTES_MAX + 10) + b"\n"], ids=["{}", "ff", "long"]
+)
+def test_garbage_ends_the_worker(tmp_path: Path, line: bytes) -> None:
+    with Worker(tmp_path) as worker:
+        worker.hello()
+        worker.send(start(tmp_path, "sleep 1000"))
+        pid = worker.started().pid
+        assert worker.process.stdin is not None
+        worker.process.stdin.write(line)
+        try:
+            worker.process.stdin.flush()
+        except BrokenPipeError:
+            assert len(line) > FRAME_BYTES_MAX
+        assert worker.ended().reason == "cancelled"
+        assert worker.exit_code() == 65
+        assert not alive(pid)
+
+
+def test_unexpected_frames_and_another_protocol(tmp_path: Path) -> None:
+    with Worker(tmp_path) as worker:
+        worker.send(CancelRun("r", 1.0))
+        assert worker.exit_code() == 65
+    with Worker(tmp_path) as worker:
+        worker.hello()
+        worker.send(Hello(PROTOCOL, "s", 1))
+        assert worker.exit_code() == 65
+    with Worker(tmp_path) as worker:
+        worker.send(Hello(PROTOCOL + 1, "s", 1))
+        assert worker.expect(Ready).protocol == PROTOCOL
+        assert worker.exit_code() == 76
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    from cisbot.worker.__main__ import main
+
+    assert main([]) == 64
+    assert main(["--lock"]) == 64
+    assert main(["--lock", str(tmp_path / "l"), "--huh", "x"]) == 64
+
+
+def test_orphans_are_reaped_while_their_task_runs(worker: Worker, tmp_path: Path, box: Box) -> None:
+    script = "(sh -c 'echo $$ > $BOX' &)\nread x < $BOX.go"
+    os.mkfifo(f"{box.path}.go")
+    worker.send(start(tmp_path, script))
+    worker.started()
+    pid = int(box.line())
+    until = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+        os.sched_yield()
+    assert not Path(f"/proc/{pid}").exists()
+    Path(f"{box.path}.go").write_text("go\n")
+    assert worker.ended().exit_code == 0
+
+
+def test_descriptors_are_given_back(worker: Worker, tmp_path: Path) -> None:
+    fds = Path(f"/proc/{worker.process.pid}/fd")
+    worker.run(start(tmp_path, ":"))
+    before = len(list(fds.iterdir()))
+    for number in range(20):
+        worker.run(start(tmp_path, "sleep 0.01 &", task=f"t{number}"))
+    assert len(list(fds.iterdir())) == before
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > before
