@@ -44,10 +44,11 @@ from cisbot.core.inputs import (
 from cisbot.core.placement import matches
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome, Rejected, RoomEvent
+from cisbot.core.room.rows import powers_to_row
 from cisbot.core.room.wire import MEMORY_PREFIX
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.execution import Execution, Place, taken_up
-from cisbot.core.runs.rows import node_to_row, run_to_row, task_to_row, to_json
+from cisbot.core.runs.rows import node_to_row, run_to_row, task_to_row
 from cisbot.core.runs.state import NodeInfo, Run, RunStatus, TaskRun
 from cisbot.core.settings import Settings
 
@@ -96,7 +97,7 @@ class Coordinator:
         self.ready = kept.cursor is not None
         self.charter: ev.Charter | None = None
         self.draining = False
-        self._early: list[RoomEvent] = []
+        self._unsettled: dict[str, Send] = {}
         self._announced: str = ""
         self._out = Outbound()
         self._load(kept)
@@ -256,8 +257,7 @@ class Coordinator:
                 )
             case ev.PowerLevels() | ev.RoomCreate():
                 self.board.note_powers(event)
-                kind = "powers" if isinstance(event, ev.PowerLevels) else "create"
-                self._out.persist.append(Put("meta", {"key": kind, "value": to_json(event)}))
+                self._out.persist.append(powers_to_row(event))
             case ev.Encryption():
                 self._out.halt = (
                     "the room is encrypted, which cisbot can't serve yet. Use a room without encryption"
@@ -422,8 +422,12 @@ class Coordinator:
                 self.memory.set(ClaimKey(MEMORY_PREFIX + key), value, now.boot)
 
     def _sent(self, item: SendDone | SendFailed, now: Instant) -> None:
-        if isinstance(item, SendDone) or item.errcode != "UNKNOWN":
-            self._out.persist.append(Drop("outbox", item.txn))
+        again = self._unsettled.get(item.txn)
+        if isinstance(item, SendFailed) and item.errcode == "UNKNOWN" and again is not None:
+            self._out.send.append(again)  # a second release or end is void, a lost one is not
+            return
+        self._unsettled.pop(item.txn, None)
+        self._out.persist.append(Drop("outbox", item.txn))
         why = None if isinstance(item, SendDone) else item.why
         for execution in self.executions.values():
             execution.sent(item.txn, why, now.wall_ms)
@@ -644,6 +648,8 @@ class Coordinator:
 
     def _say(self, *sends: Send) -> None:
         for send in sends:
+            if send.durable and send.state_key is not None:
+                self._unsettled[send.txn] = send
             self._out.send.append(send)
 
     def say(self, *sends: Send) -> None:

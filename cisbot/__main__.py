@@ -1,0 +1,80 @@
+"""The command line: `cisbot run | check | room init | validate | publish | status | memory`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cisbot
+from cisbot.cli import check, local, publish, room
+from cisbot.cli.validate import validate
+from cisbot.errors import CisbotError
+from cisbot.node import standalone
+from cisbot.node.config import ConfigError, load
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their arguments."""
+    top = argparse.ArgumentParser(
+        prog="cisbot", description="Machines run workflows together with nothing but a Matrix room."
+    )
+    top.add_argument("--version", action="version", version=f"cisbot {cisbot.__version__}")
+    sub = top.add_subparsers(dest="command", required=True)
+    run = sub.add_parser("run", help="run this machine's node")
+    run.add_argument("--config", required=True, help="the node's TOML file")
+    valid = sub.add_parser("validate", help="check DAG files")
+    valid.add_argument("files", nargs="+")
+    check.add_arguments(sub)
+    room.add_arguments(sub)
+    publish.add_arguments(sub)
+    local.add_arguments(sub)
+    return top
+
+
+def run_node(args: argparse.Namespace) -> int:
+    """Run the node until it is told to stop."""
+    loaded = load(Path(args.config))
+    for warning in loaded.warnings:
+        standalone.say(warning)
+    asyncio.run(standalone.run(loaded.settings))
+    return OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 not, 2 usage."""
+    args = parser().parse_args(argv)
+    try:
+        match args.command:
+            case "run":
+                return run_node(args)
+            case "validate":
+                return validate(args.files)
+            case "check":
+                return check.check(args.config)
+            case "room":
+                return room.room(args)
+            case "publish":
+                return publish.publish(args)
+            case "status":
+                return local.status(args)
+            case "memory":
+                return local.memory(args)
+            case other:
+                raise AssertionError(other)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return USAGE
+    except CisbotError as error:
+        sys.stderr.write(f"cisbot: {error}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""`cisbot publish`: the same command from a shell, under the node's account; `--wait` follows the run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+from pathlib import Path
+
+from cisbot.core.chat.grammar import Publish, format_command, parse_command
+from cisbot.core.ids import EventId, UserId, run_id, short_id
+from cisbot.core.inputs import Input, RoomBatch
+from cisbot.core.room.events import JsonMap, Message
+from cisbot.core.room.wire import BLOCK
+from cisbot.core.settings import Settings
+from cisbot.errors import CisbotError, FieldError
+from cisbot.matrix.follow import SyncLoop
+from cisbot.matrix.http import Api, Method
+from cisbot.matrix.http import Path as Url
+from cisbot.matrix.login import log_in
+from cisbot.matrix.rooms import join
+from cisbot.node.config import load_settings
+
+OK, FAILED, USAGE = 0, 1, 2
+ENDS = ("rejected ", "cancelled ", "expired ")
+
+
+def add_arguments(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The sub-command `publish`."""
+    publish = sub.add_parser("publish", help="publish a run, as !dag publish does in the room")
+    publish.add_argument("words", nargs="+", help="DAG [target=…] [scope=…] [priority=…] [key=value …]")
+    publish.add_argument("--config", required=True, help="the node's TOML file")
+    publish.add_argument("--wait", action="store_true", help="wait for the end; exit 0 if it succeeded")
+
+
+def publish(args: argparse.Namespace) -> int:
+    """0 published (with --wait: succeeded), 1 not, 2 usage."""
+    settings = load_settings(Path(args.config))
+    try:
+        command = _command(args.words)
+    except FieldError as error:
+        sys.stderr.write(f"publish: {error.text()}\n")
+        return USAGE
+    return asyncio.run(_publish(settings, command, wait=args.wait))
+
+
+def _command(words: list[str]) -> Publish:
+    pairs: dict[str, str] = {}
+    for word in words[1:]:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise FieldError(word[:40], "is no key=value", "key=value")
+        if key in pairs:
+            raise FieldError(key[:40], "is given twice", "each key once")
+        pairs[key] = value
+    priority = pairs.pop("priority", None)
+    if priority is not None and not priority.lstrip("-").isdigit():
+        raise FieldError("priority", f"{priority[:20]!r} is no number", "a whole number")
+    command = Publish(
+        words[0],
+        pairs.pop("target", None),
+        pairs.pop("scope", None),
+        int(priority) if priority is not None else None,
+        pairs,
+        None,
+    )
+    again = parse_command(format_command(command))
+    assert isinstance(again, Publish)
+    return again
+
+
+async def _publish(settings: Settings, command: Publish, *, wait: bool) -> int:
+    api = await log_in(settings.matrix, settings.node.data_dir, _say, patience_s=60)
+    try:
+        return await _send(api, settings, command, wait=wait)
+    finally:
+        await api.close()
+
+
+async def _send(api: Api, settings: Settings, command: Publish, *, wait: bool) -> int:
+    room = await join(api, settings.matrix.room)
+    inbox: asyncio.Queue[Input] = asyncio.Queue()
+    sync = SyncLoop(api, room, UserId(settings.matrix.user_id), cursor=None, emit=inbox.put_nowait, say=_say)
+    following = asyncio.ensure_future(sync.run())
+    try:
+        if wait:
+            await inbox.get()  # the first batch: from here on nothing is missed
+        content: JsonMap = {
+            "msgtype": "m.text",
+            "body": format_command(command),
+            "m.mentions": {},
+            BLOCK: {"kind": "command"},
+        }
+        txn = f"publish.{secrets.token_hex(8)}"
+        answer = await api.read(Method.PUT, Url.v3.rooms[room].send["m.room.message"][txn], content)
+        event = EventId(str(answer["event_id"]))
+        print(f"{command.dag} {short_id(run_id(event))} published", flush=True)
+        return await _follow(inbox, following, event) if wait else OK
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def _follow(inbox: asyncio.Queue[Input], following: asyncio.Future[None], event: EventId) -> int:
+    while True:
+        getting = asyncio.ensure_future(inbox.get())
+        done, _ = await asyncio.wait({getting, following}, return_when=asyncio.FIRST_COMPLETED)
+        if getting not in done:
+            getting.cancel()
+            following.result()
+            raise CisbotError("the room can't be followed any more")
+        batch = getting.result()
+        if not isinstance(batch, RoomBatch):
+            continue
+        for item in (*batch.history, *batch.events):
+            if isinstance(item, Message) and (code := _judge(item, event)) is not None:
+                return code
+
+
+def _judge(msg: Message, event: EventId) -> int | None:
+    """The exit code that a node's message means for the run, or None."""
+    block = msg.block or {}
+    run, answers, kind = block.get("run"), block.get("answers"), block.get("kind")
+    if kind == "answer" and answers == event:
+        sys.stderr.write(msg.body + "\n")
+        return FAILED
+    if not isinstance(run, str) or run.partition("|")[0] != event or msg.edits is not None:
+        return None
+    if kind == "final":
+        print(msg.body)
+        return OK if block.get("status") == "succeeded" else FAILED
+    if kind == "answer" and isinstance(answers, str) and answers.startswith(ENDS):
+        print(msg.body)
+        return FAILED
+    return None
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"cisbot: {text}\n")

@@ -1,0 +1,218 @@
+"""The composition root: settings and an account's API become a node. Both hosts call it, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import cisbot
+from cisbot.core.claims.messages import Me
+from cisbot.core.claims.rows import head_from_row
+from cisbot.core.claims.state import Bounds, Head
+from cisbot.core.coordinator import Coordinator, Kept
+from cisbot.core.dags.definition import Definition
+from cisbot.core.dags.parse import parse
+from cisbot.core.effects import Answer, CancelWork, MoveDeadline, Put, StartWork, Work
+from cisbot.core.frames import TaskEnded, TaskStarted
+from cisbot.core.ids import ClaimKey, Incarnation, RoomId, UserId
+from cisbot.core.inputs import Input, Stop, WorkerLost, WorkerReport
+from cisbot.core.room.rows import powers_from_meta
+from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
+from cisbot.core.settings import Settings
+from cisbot.errors import CisbotError
+from cisbot.matrix.http import Api
+from cisbot.matrix.outbox import Outbox
+from cisbot.matrix.rooms import MatrixRoom, join
+from cisbot.node.definitions import DagFiles
+from cisbot.node.loop import NodeLoop
+from cisbot.node.socket import LocalDoor
+from cisbot.node.system import SystemClock, boot_time, new_incarnation
+from cisbot.store.dag_table import SqliteStore
+from cisbot.store.outbox_rows import send_from_row
+from cisbot.supervisor.leftovers import kill_leftovers
+from cisbot.supervisor.lock import NodeLock
+from cisbot.supervisor.pool import Pool, PoolEvent, WorkerGone
+
+DATABASE = "node.db"
+SOCKET = "node.sock"
+GOODBYE_S = 5.0
+
+Say = Callable[[str], None]
+Follow = Callable[[RoomId, str | None, "Node"], Awaitable[None]]
+
+
+class Node:
+    """One running node. `serve` ends when `stop` was called, or raises why it can't go on."""
+
+    def __init__(self, settings: Settings, api: Api, say: Say) -> None:
+        self.settings = settings
+        self.api = api
+        self.say = say
+        self.outbox: Outbox | None = None
+        self._loop: NodeLoop | None = None
+
+    def emit(self, item: Input) -> None:
+        """Hand one input to the loop."""
+        assert self._loop is not None
+        self._loop.emit(item)
+
+    def fail(self, error: BaseException) -> None:
+        """End the node with this error."""
+        assert self._loop is not None
+        self._loop.fail(error)
+
+    def stop(self) -> None:
+        """End cleanly: give back what is held, say goodbye."""
+        if self._loop is not None:
+            self._loop.emit(Stop())
+
+    async def serve(self, follow: Follow) -> None:
+        """Run the node; `follow` feeds it the room's batches until it is cancelled.
+
+        Raises `CisbotError` where the node can't start or go on.
+        """
+        data_dir = self.settings.node.data_dir
+        data_dir.mkdir(parents=True, exist_ok=True)
+        async with AsyncExitStack() as stack:
+            if self.settings.coordinator.enable_singleton:
+                lock = NodeLock(data_dir)
+                lock.acquire()
+                stack.callback(lock.release)
+            await asyncio.to_thread(kill_leftovers, data_dir)
+            store = await SqliteStore.open(data_dir / DATABASE)
+            stack.push_async_callback(store.close)
+            kept = await load_kept(store)
+            room_id = await join(self.api, self.settings.matrix.room)
+            await self._check_room(store, room_id)
+            await self._run(stack, store, kept, room_id, follow)
+
+    async def _check_room(self, store: SqliteStore, room_id: RoomId) -> None:
+        meta = {str(r["key"]): str(r["value"]) for r in await store.rows("meta")}
+        if meta.get("room", room_id) != room_id:
+            raise CisbotError(
+                f"node.data_dir: {self.settings.node.data_dir} belongs to a node in room {meta['room']}, not "
+                f"{room_id}; expected a data_dir of its own for every room"
+            )
+        await store.commit([Put("meta", {"key": "room", "value": room_id})])
+
+    async def _run(
+        self, stack: AsyncExitStack, store: SqliteStore, kept: Kept, room_id: RoomId, follow: Follow
+    ) -> None:
+        settings, data_dir = self.settings, self.settings.node.data_dir
+        me = Me(settings.node.id, UserId(settings.matrix.user_id), new_incarnation())
+        coordinator = Coordinator(settings, me, kept, cisbot.__version__)
+        outbox = Outbox(self.api, room_id, self.emit)
+        room = MatrixRoom(self.api, room_id, outbox, self.emit)
+        door = LocalDoor(data_dir / SOCKET, self.emit)
+        pool = Pool(
+            data_dir,
+            max_concurrent=settings.worker.max_concurrent_tasks,
+            idle_timeout_s=settings.coordinator.worker_idle_timeout,
+            max_workers=settings.coordinator.max_workers,
+            emit=self._pool_event,
+            clock=boot_time,
+        )
+        loop = NodeLoop(
+            coordinator,
+            room=room,
+            store=store,
+            workers=PoolWorkers(pool, door),
+            clock=SystemClock(),
+            files=DagFiles(tuple(settings.node.dags)),
+        )
+        self.outbox, self._loop = outbox, loop
+        stack.push_async_callback(room.close)
+        stack.push_async_callback(pool.close, settings.coordinator.kill_grace)
+        await door.open()
+        stack.push_async_callback(door.close)
+        await self._together(loop, kept, outbox, follow(room_id, kept.cursor, self))
+
+    async def _together(self, loop: NodeLoop, kept: Kept, outbox: Outbox, following: Awaitable[None]) -> None:
+        """The loop is the node; when it ends, the others end. When another fails, the loop hears it."""
+
+        async def guarded(work: Awaitable[None]) -> None:
+            try:
+                await work
+            except CisbotError as error:
+                loop.fail(error)
+
+        helpers = [asyncio.ensure_future(guarded(w)) for w in (outbox.run(), following)]
+        try:
+            await loop.run(kept)
+            await outbox.drain(GOODBYE_S)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    def _pool_event(self, event: PoolEvent) -> None:
+        match event:
+            case TaskStarted() | TaskEnded():
+                self.emit(WorkerReport(event))
+            case WorkerGone():
+                self.emit(WorkerLost(event.worker, event.runs, event.why))
+            case _:
+                pass
+
+
+class PoolWorkers:
+    """`node.ports.Workers` on the pool, and the local door for answers."""
+
+    def __init__(self, pool: Pool, door: LocalDoor) -> None:
+        self._pool = pool
+        self._door = door
+
+    def do(self, work: Work) -> None:
+        """Start, cancel, re-deadline, answer."""
+        match work:
+            case StartWork():
+                for folder in (Path(work.frame.log_path).parent, Path(work.frame.workdir)):
+                    folder.mkdir(parents=True, exist_ok=True)
+                self._pool.start_task(work.worker, work.frame)
+            case CancelWork():
+                self._pool.cancel_run(work.run, work.grace_s)
+            case MoveDeadline():
+                self._pool.set_deadline(work.run, work.deadline)
+            case Answer():
+                self._door.answer(work)
+
+
+async def load_kept(store: SqliteStore) -> Kept:
+    """What an earlier process of this node has left in the store."""
+    meta = {str(r["key"]): str(r["value"]) for r in await store.rows("meta")}
+    sure: dict[ClaimKey, Head] = {}
+    unsure: list[ClaimKey] = []
+    for row in await store.rows("heads"):
+        key, head, is_sure = head_from_row(row)
+        if is_sure:
+            sure[key] = head
+        else:
+            unsure.append(key)
+    definitions: dict[str, Definition] = {}
+    for row in await store.rows("definitions"):
+        parsed = parse(str(row["text"]), "store")
+        if isinstance(parsed, Definition):
+            definitions[str(row["hash"])] = parsed
+    incarnation = meta.get("incarnation")
+    return Kept(
+        cursor=meta.get("cursor"),
+        incarnation=Incarnation(incarnation) if incarnation else None,
+        sure=sure,
+        unsure=tuple(unsure),
+        runs=tuple(run_from_row(row) for row in await store.rows("runs")),
+        tasks=tuple(task_from_row(row) for row in await store.rows("tasks")),
+        nodes=tuple(node_from_row(row) for row in await store.rows("nodes")),
+        definitions=definitions,
+        outbox=tuple(send_from_row(row) for row in await store.rows("outbox")),
+        bounds=_bounds(meta.get("bounds")),
+        powers=powers_from_meta(meta),
+    )
+
+
+def _bounds(text: str | None) -> Bounds:
+    if text is None:
+        return Bounds()
+    lease, step = text.split()
+    return Bounds(int(lease), int(step))

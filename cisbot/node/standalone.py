@@ -1,0 +1,49 @@
+"""`cisbot run`: the node without maubot. Logs in, follows the room with its own sync, heeds signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+from cisbot.core.ids import RoomId, UserId
+from cisbot.core.settings import Settings
+from cisbot.matrix.follow import SyncLoop
+from cisbot.matrix.login import log_in
+from cisbot.node.build import Node
+
+
+def say(text: str) -> None:
+    """One line for the operator."""
+    sys.stderr.write(f"cisbot: {text}\n")
+    sys.stderr.flush()
+
+
+async def follow(room_id: RoomId, cursor: str | None, node: Node) -> None:
+    """Follow the room until cancelled."""
+    outbox = node.outbox
+    assert outbox is not None
+    sync = SyncLoop(
+        node.api,
+        room_id,
+        UserId(node.settings.matrix.user_id),
+        cursor=cursor,
+        emit=node.emit,
+        say=node.say,
+        on_encrypted=outbox.forbid,
+    )
+    node.say(f"{node.settings.node.id} follows {room_id}")
+    await sync.run()
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises `CisbotError` where the node can't start or go on."""
+    api = await log_in(settings.matrix, settings.node.data_dir, say)
+    try:
+        node = Node(settings, api, say)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, node.stop)
+        await node.serve(follow)
+    finally:
+        await api.close()
