@@ -54,10 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return run_node(args)
             case "validate":
                 return validate(args.files)
-            case "check":
-                return check.check(args.config)
-            case "room":
-                return room.room(args)
+            case "check" | "room":
+                code: int = args.run(args)
+                return code
             case "publish":
                 return publish.publish(args)
             case "status":

@@ -105,8 +105,9 @@ async def _send(api: Api, settings: Settings, command: Publish, *, wait: bool) -
 async def _follow(inbox: asyncio.Queue[Input], following: asyncio.Future[None], event: EventId) -> int:
     while True:
         getting = asyncio.ensure_future(inbox.get())
-        done, _ = await asyncio.wait({getting, following}, return_when=asyncio.FIRST_COMPLETED)
-        if getting not in done:
+        both: set[asyncio.Future[None] | asyncio.Future[Input]] = {getting, following}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done():
             getting.cancel()
             following.result()
             raise CisbotError("the room can't be followed any more")

@@ -6,7 +6,7 @@ of this node are pursued, executions go on, answers that are due are given, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from cisbot.core.chat.desk import Desk
@@ -22,7 +22,7 @@ from cisbot.core.dags.definition import Definition, OnLost
 from cisbot.core.dags.parse import canonical, definition_hash
 from cisbot.core.effects import Answer, Ask, CancelWork, Drop, MoveDeadline, Put, Send, Step, Work, Write
 from cisbot.core.frames import TaskEnded, TaskStarted
-from cisbot.core.ids import ClaimKey, EventId, Incarnation, RunId, UserId, order_hash, run_event, run_node
+from cisbot.core.ids import ClaimKey, Incarnation, RunId, UserId, order_hash, run_node
 from cisbot.core.inputs import (
     BackRead,
     Definitions,
@@ -533,7 +533,7 @@ class Coordinator:
         """Runs whose holder went silent, and approvals whose deadline passed."""
         self._watch_at = None
         watch: list[float] = []
-        for key in self.ledger.keys():
+        for key in self.ledger.known():
             head = self.ledger.sure(key)
             for holder in head.holders if head else ():
                 run = self.board.runs.get(holder.run)
@@ -619,7 +619,7 @@ class Coordinator:
 
     def load(self, account: UserId) -> int:
         """How many claims the account holds, as far as this node is sure."""
-        heads = (self.ledger.sure(key) for key in self.ledger.keys())
+        heads = (self.ledger.sure(key) for key in self.ledger.known())
         return sum(1 for head in heads if head for h in head.holders if h.account == account)
 
     def executes(self, run: RunId) -> bool:

@@ -72,9 +72,7 @@ def parse_label(label: str) -> Scope:
     return Scope(ScopeKind(kind), check_name("scope", name))
 
 
-def infer_scope(
-    dag: DagId, project_ids: Iterable[str], publisher: str, isolation: ScopeKind
-) -> Scope:
+def infer_scope(dag: DagId, project_ids: Iterable[str], publisher: str, isolation: ScopeKind) -> Scope:
     """The scope of a run that names none: tasks' PROJECT_ID, the DAG's id, the publisher, the default."""
     projects = sorted(set(project_ids))
     if len(projects) == 1:

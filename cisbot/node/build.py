@@ -31,9 +31,10 @@ from cisbot.node.socket import LocalDoor
 from cisbot.node.system import SystemClock, boot_time, new_incarnation
 from cisbot.store.dag_table import SqliteStore
 from cisbot.store.outbox_rows import send_from_row
+from cisbot.supervisor.events import PoolEvent, WorkerGone
 from cisbot.supervisor.leftovers import kill_leftovers
 from cisbot.supervisor.lock import NodeLock
-from cisbot.supervisor.pool import Pool, PoolEvent, WorkerGone
+from cisbot.supervisor.pool import Pool
 
 DATABASE = "node.db"
 SOCKET = "node.sock"
@@ -77,9 +78,7 @@ class Node:
         data_dir.mkdir(parents=True, exist_ok=True)
         async with AsyncExitStack() as stack:
             if self.settings.coordinator.enable_singleton:
-                lock = NodeLock(data_dir)
-                lock.acquire()
-                stack.callback(lock.release)
+                stack.enter_context(NodeLock(data_dir))
             await asyncio.to_thread(kill_leftovers, data_dir)
             store = await SqliteStore.open(data_dir / DATABASE)
             stack.push_async_callback(store.close)

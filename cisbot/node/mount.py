@@ -22,4 +22,4 @@ def mount_plugins() -> None:
     module = types.ModuleType("cisbot.plugins")
     module.__path__ = [root]
     sys.modules["cisbot.plugins"] = module
-    cisbot.plugins = module  # type: ignore[attr-defined]
+    cisbot.plugins = module

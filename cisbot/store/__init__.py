@@ -1,1 +1,1 @@
-"""cisbot/store"""
+"""The node's own database: one SQLite file, every step of the node one transaction."""

@@ -162,7 +162,7 @@ class Desk:
             case grammar.Show():
                 text = self._show(command.dag)
             case grammar.Nodes():
-                holds = {n.account: office.load(n.account) for n in self.board.nodes.values()}
+                holds: dict[str, int] = {n.account: office.load(n.account) for n in self.board.nodes.values()}
                 text = render.node_list(list(self.board.nodes.values()), now.wall_ms, holds)
             case grammar.Status():
                 text = self._status(msg, command, now)
@@ -221,7 +221,8 @@ class Desk:
             raise FieldError("task", f"{run.short} has no task {command.task[:40]!r}", ", ".join(tasks)[:200])
         ran = [t for t in tasks.values() if t.log_path]
         failed = [t for t in ran if t.status is TaskStatus.FAILED]
-        pick = tasks[command.task] if command.task else (failed or ran or [None])[-1]
+        shown = [tasks[command.task]] if command.task else failed or ran
+        pick = shown[-1] if shown else None
         if pick is None or not pick.log_path:
             self.answer(msg, Text("No task has written a log yet.", None), now)
             return

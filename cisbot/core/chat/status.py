@@ -75,9 +75,7 @@ class StatusBoard:
             return []
         shown.dirty = shown.closing = True
         started = run.started_ms or now.wall_ms
-        text = final_reply(
-            run, execution.tasks, max(0, now.wall_ms - started) / 1000, execution.failing()
-        )
+        text = final_reply(run, execution.tasks, max(0, now.wall_ms - started) / 1000, execution.failing())
         block = self._block(run, shown)
         block["kind"] = "final"
         post = Post(
@@ -116,9 +114,7 @@ class StatusBoard:
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        times = [
-            self._next(s, s.edited) for s in self._shown.values() if s.dirty and s.event is not None
-        ]
+        times = [self._next(s, s.edited) for s in self._shown.values() if s.dirty and s.event is not None]
         return min(times, default=None)
 
     @staticmethod
@@ -134,8 +130,7 @@ class StatusBoard:
 
     def _block(self, run: Run, shown: _Shown) -> JsonMap:
         tasks: dict[str, Json] = {
-            name: task.status.value
-            for name, task in list(shown.execution.tasks.items())[:TASKS_TOLD_MAX]
+            name: task.status.value for name, task in list(shown.execution.tasks.items())[:TASKS_TOLD_MAX]
         }
         status = run.status.value if run.status is not RunStatus.PENDING else "given back"
         return {

@@ -64,7 +64,7 @@ class Ledger:
         self._sure = dict(sure)
         self._unsure = set(unsure)
 
-    def keys(self) -> Iterator[ClaimKey]:
+    def known(self) -> Iterator[ClaimKey]:
         """All keys that ever had a lock event, as far as known."""
         yield from sorted({*self._sure, *self._unsure})
 

@@ -18,14 +18,14 @@ TARGET_RULE = (
 TARGET_LEN_MAX = 1000
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_PART = re.compile(r"([0-9]{1,9})(ms|[smhdw])")
-_DURATION = re.compile(r"(?:[0-9]{1,9}(?:ms|[smhdw]))+\Z")
+_PART = re.compile(r"([0-9]{1,11})(ms|[smhdw])")
+_DURATION = re.compile(r"(?:[0-9]{1,11}(?:ms|[smhdw]))+\Z")
 
 
 def parse_duration(text: str, field: str = "duration") -> float:
     """Seconds of `90s`, `15m`, `1h30m`, `500ms`. Raises `FieldError`."""
     if not _DURATION.match(text):
-        hint = f"Did you mean '{text}s'?" if re.fullmatch(r"[0-9]{1,9}", text) else ""
+        hint = f"Did you mean '{text}s'?" if re.fullmatch(r"[0-9]{1,11}", text) else ""
         raise FieldError(field, f"{text[:40]!r} is not a duration", DURATION_RULE, hint)
     total_ms = sum(int(n) * _UNITS_MS[unit] for n, unit in _PART.findall(text))
     if not 0 < total_ms <= DURATION_S_MAX * 1000:

@@ -161,9 +161,7 @@ def _memory(e: _Raw) -> RoomEvent:
 
 def _charter(e: _Raw) -> RoomEvent:
     m = wire.CharterWire.model_validate(dict(e.content))
-    return ev.Charter(
-        e.event_id, e.sender, e.ts_ms, m.version, m.home, m.lease_s_max, m.epoch_step_max
-    )
+    return ev.Charter(e.event_id, e.sender, e.ts_ms, m.version, m.home, m.lease_s_max, m.epoch_step_max)
 
 
 def _node(e: _Raw) -> RoomEvent:

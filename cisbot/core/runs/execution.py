@@ -104,7 +104,7 @@ class Execution:
             attempt=attempt,
             kind="skill" if task.kind == "skill" else "shell",
             script=task.skill or task.shell or "",
-            args=args,  # type: ignore[arg-type]
+            args=args,
             shell="/bin/sh",
             env=self._env(name, task),
             workdir=task.workdir or f"{self.place.data_dir}/work/{self._folder()}",

@@ -1,0 +1,23 @@
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE heads (key TEXT PRIMARY KEY, sure INTEGER NOT NULL, doc TEXT NOT NULL) STRICT;
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY,
+    dag TEXT NOT NULL,
+    key TEXT,
+    status TEXT NOT NULL,
+    published_ms INTEGER NOT NULL,
+    doc TEXT NOT NULL
+) STRICT;
+CREATE INDEX runs_by_status ON runs (status, published_ms);
+CREATE TABLE tasks (
+    id TEXT PRIMARY KEY,
+    run TEXT NOT NULL,
+    task TEXT NOT NULL,
+    status TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    doc TEXT NOT NULL
+) STRICT;
+CREATE INDEX tasks_by_run ON tasks (run);
+CREATE TABLE nodes (account TEXT PRIMARY KEY, doc TEXT NOT NULL) STRICT;
+CREATE TABLE definitions (hash TEXT PRIMARY KEY, dag TEXT NOT NULL, text TEXT NOT NULL) STRICT;
+CREATE TABLE outbox (txn TEXT PRIMARY KEY, doc TEXT NOT NULL) STRICT;
