@@ -23,12 +23,12 @@ from cisbot.core.inputs import Input, RoomBatch
 from cisbot.core.room.events import Encryption
 from cisbot.errors import CisbotError
 from cisbot.matrix.http import Api, RateLimited, Refused, TokenDead, Unreachable
-from cisbot.matrix.sync import POLL_S, Follower, LeftRoom, Raw
+from cisbot.matrix.sync import POLL_S, Follower, Raw
 from cisbot.matrix.waiting import Backoff, pause
 
 ALIGNED: Final = 2
 _BREATH_S: Final = 0.2
-_BAD_CURSOR: Final = (400, 404)
+_BAD_CURSOR: Final = 400
 
 Say = Callable[[str], None]
 
@@ -95,7 +95,7 @@ class SyncLoop:
             raise TokenDead(
                 refused.status, refused.errcode, "the access token is no longer valid; log in again"
             ) from refused
-        if refused.status not in _BAD_CURSOR or self._follower.cursor is None:
+        if refused.status != _BAD_CURSOR or self._follower.cursor is None:
             raise CisbotError(f"the homeserver refuses to sync: {refused}") from refused
         self._say(f"the homeserver doesn't know where we stopped; starting anew ({refused})")
         self._follower.forget_cursor()
@@ -177,8 +177,8 @@ class SyncTap:
         try:
             return await self._follower.digest(await self._follower.fetch(0))
         except Refused as refused:
-            bad_cursor = refused.status in _BAD_CURSOR and self._follower.cursor is not None
-            if isinstance(refused, TokenDead | LeftRoom) or not bad_cursor:
+            bad_cursor = refused.status == _BAD_CURSOR and self._follower.cursor is not None
+            if isinstance(refused, TokenDead) or not bad_cursor:
                 raise
             self._say(f"the homeserver doesn't know where we stopped; starting anew ({refused})")
             self._follower.forget_cursor()

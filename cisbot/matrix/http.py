@@ -4,7 +4,8 @@ mautrix forgets `retry_after_ms` and wraps what the network does; whether a requ
 is then lost. Here a request ends as its JSON object or as one of:
 
 - `RateLimited`: the homeserver named a wait; nothing happened there.
-- `Unreachable`: no usable answer. `sent` tells whether the request may have taken effect all the same.
+- `Unreachable`: no usable answer (a proxy's page is none). `sent` tells whether the request may have taken
+  effect all the same.
 - `Refused`: the homeserver said no, with its error code (`TokenDead`: to the token itself).
 
 aiohttp repeats a PUT by itself when a kept connection turns out to be closed. A state PUT has no transaction
@@ -28,7 +29,16 @@ from cisbot.core.room.events import Json, JsonMap
 from cisbot.errors import CisbotError
 from cisbot.matrix.waiting import Backoff, pause
 
-__all__ = ["Api", "Method", "Path", "RateLimited", "Refused", "TokenDead", "Unreachable"]
+__all__ = [
+    "Api",
+    "Method",
+    "Path",
+    "PathBuilder",
+    "RateLimited",
+    "Refused",
+    "TokenDead",
+    "Unreachable",
+]
 
 REQUEST_S: Final = 20.0
 CONNECT_S: Final = 10.0
@@ -109,24 +119,38 @@ class Api(HTTPAPI):
         timeout_s: float = REQUEST_S,
         sensitive: bool = False,
     ) -> JsonMap:
-        """One request, never repeated.
+        """One request for a JSON object, never repeated.
 
         Raises RateLimited, Unreachable or Refused.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self.request(
-                    method,
-                    path,
-                    cast("Any", dict(body or {})),
-                    query_params=dict(query or {}),
-                    sensitive=sensitive,
-                )
-        except TimeoutError as late:
-            raise Unreachable(f"no answer within {timeout_s:.0f} s", sent=True) from late
+        content = dict(body or {})
+        answer = await self._bounded(method, path, content, query or {}, timeout_s, sensitive=sensitive)
         if not isinstance(answer, dict):
             raise Unreachable("the answer is not a JSON object", sent=True)
         return cast("JsonMap", answer)
+
+    async def listing(self, path: PathBuilder) -> list[Json]:
+        """One GET for a JSON list. Raises RateLimited, Unreachable or Refused."""
+        answer = await self._bounded(Method.GET, path, {}, {}, REQUEST_S, sensitive=False)
+        if not isinstance(answer, list):
+            raise Unreachable("the answer is not a JSON list", sent=True)
+        return cast("list[Json]", answer)
+
+    async def _bounded(
+        self,
+        method: Method,
+        path: PathBuilder,
+        body: dict[str, Json],
+        query: Mapping[str, str],
+        timeout_s: float,
+        *,
+        sensitive: bool,
+    ) -> object:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.request(method, path, body, query_params=dict(query), sensitive=sensitive)
+        except TimeoutError as late:
+            raise Unreachable(f"no answer within {timeout_s:.0f} s", sent=True) from late
 
     async def read(
         self,
@@ -188,9 +212,10 @@ class Api(HTTPAPI):
         except (ValueError, RecursionError) as error:
             if response.status == 429:
                 raise RateLimited(_header_wait_s(response)) from error
-            if 400 <= response.status < 500:
-                raise Refused(response.status, "M_UNKNOWN", _excerpt(raw)) from error
-            raise Unreachable(f"HTTP {response.status} with no JSON: {_excerpt(raw)}", sent=True) from error
+            if response.status == 413:
+                raise Refused(413, "M_TOO_LARGE", _excerpt(raw)) from error
+            why = f"HTTP {response.status} with no JSON: {_excerpt(raw)}"
+            raise Unreachable(why, sent=True, status=response.status) from error
         if 200 <= response.status < 300:
             return answer
         fields = answer if isinstance(answer, dict) else {}

@@ -47,10 +47,8 @@ async def _from_whole_state(api: Api, room_id: RoomId, ask: ReadState) -> RoomEv
 
 async def whole_state(api: Api, room_id: RoomId) -> list[Mapping[str, object]]:
     """All state events of the room. Raises Refused, RateLimited or Unreachable."""
-    answer = await api.request(Method.GET, Path.v3.rooms[room_id].state)
-    if not isinstance(answer, list):
-        raise Unreachable("the room's state is not a JSON list", sent=False)
-    return [raw for raw in answer if isinstance(raw, Mapping)]
+    answer = await api.listing(Path.v3.rooms[room_id].state)
+    return [raw for raw in answer if isinstance(raw, dict)]
 
 
 async def read_back(api: Api, room_id: RoomId, ask: ReadBack) -> BackRead:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
-
-from typing_extensions import assert_never
+from typing import Final, assert_never
 
 from cisbot.core.effects import Ask, ReadBack, ReadLog, ReadMedia, ReadState, ReadStory, Send
 from cisbot.core.ids import RoomId

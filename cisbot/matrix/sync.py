@@ -9,6 +9,7 @@ Pure, but for `Follower`, which fetches.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Container, Iterable, Mapping
@@ -40,6 +41,7 @@ HISTORY_TYPES: Final = ("m.room.message", "m.reaction", "m.room.member")
 TIMELINE_MAX: Final = 100
 POLL_S: Final = 30.0
 POLL_MARGIN_S: Final = 15.0
+FIRST_S: Final = 90.0
 GAP_PAGES_MAX: Final = 20
 FIRST_PAGES_MAX: Final = 5
 SEEN_MAX: Final = 20_000
@@ -85,7 +87,7 @@ class Gap:
 def sync_filter(room_id: RoomId) -> str:
     """The filter, as JSON: one room, the types that concern us, nothing else."""
     events = {"types": list(TYPES), "lazy_load_members": True}
-    nothing = {"types": []}
+    nothing = {"not_types": ["*"]}
     room = {
         "rooms": [room_id],
         "timeline": {**events, "limit": TIMELINE_MAX},
@@ -146,14 +148,16 @@ class Follower:
 
     async def fetch(self, poll_s: float) -> Raw:
         """One `/sync` after the cursor. Raises what `Api.call` raises."""
-        query = {
-            "filter": self._filter,
-            "timeout": str(int(poll_s * 1000)),
-            "set_presence": "offline",
-        }
-        if self.cursor is not None:
-            query["since"] = self.cursor
-        return await self.api.call(Method.GET, Path.v3.sync, query=query, timeout_s=poll_s + POLL_MARGIN_S)
+        query = {"filter": self._filter, "set_presence": "offline"}
+        if self.cursor is None:
+            # Synapse keeps answers to equal initial syncs for two minutes: never ask the same twice.
+            query["timeout"] = str(int(asyncio.get_running_loop().time() * 1000) % 1000)
+            return await self._sync(query, FIRST_S)
+        query |= {"since": self.cursor, "timeout": str(int(poll_s * 1000))}
+        return await self._sync(query, poll_s + POLL_MARGIN_S)
+
+    async def _sync(self, query: Mapping[str, str], timeout_s: float) -> Raw:
+        return await self.api.call(Method.GET, Path.v3.sync, query=query, timeout_s=timeout_s)
 
     async def digest(self, raw: Raw) -> RoomBatch:
         """The batch of one answer, its history read; only then the cursor moves.
