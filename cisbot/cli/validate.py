@@ -42,8 +42,8 @@ def _files(paths: Sequence[str]) -> Iterator[Path | Problem]:
         if top.is_dir() and not below:
             yield _problem(name, "the folder", "has no DAG file", "*.yaml or *.yml")
         for path in below if top.is_dir() else [top]:
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
+            if path.absolute() not in seen:
+                seen.add(path.absolute())
                 yield path
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, Strict, model_validator
 
-from cisbot.core.dags.definition import Model, Name, RoomName, User, Users
 from cisbot.core.dags.faults import fault, guard
+from cisbot.core.dags.fields import Model, Name, RoomName, User, Users
 from cisbot.core.ids import DagId, NodeId, check_name
 from cisbot.core.scopes import ScopeKind
 from cisbot.errors import FieldError

@@ -7,8 +7,6 @@ Defaults never change once released: a definition's hash leaves them out (`parse
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
@@ -16,12 +14,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    JsonValue,
-    PlainSerializer,
     Strict,
     StringConstraints,
     TypeAdapter,
@@ -32,30 +26,35 @@ from pydantic import (
 from pydantic_core import SchemaError, ValidationError
 
 from cisbot.core.dags.faults import CROSS, describe, fault, guard
+from cisbot.core.dags.fields import (
+    NAMED,
+    Arguments,
+    Env,
+    Model,
+    Name,
+    ParamName,
+    RoomName,
+    Scalar,
+    ScopeText,
+    Seconds,
+    ShortText,
+    TargetText,
+    Users,
+    Value,
+    bounded,
+    filled,
+)
 from cisbot.core.dags.graph import needs_faults
-from cisbot.core.dags.values import DURATION_RULE, format_duration, parse_duration, parse_target
-from cisbot.core.ids import DagId, TaskId, check_name
-from cisbot.core.scopes import parse_scope
+from cisbot.core.ids import DagId, TaskId
 from cisbot.errors import FieldError
 
 DEFINITION_BYTES_MAX = 1_000_000
 TASKS_MAX = 100_000
 PARAMS_MAX = 100
-VALUE_BYTES_MAX = 4096
 SHELL_BYTES_MAX = 100_000
 MESSAGE_BYTES_MAX = 32_000
 REMEMBER_MAX = 16
-ENV_MAX = 200
 KINDS = ("shell", "skill", "matrix")
-RESERVED_PARAMS = ("target", "scope", "priority")
-ENV_RULE = "letters, digits and '_', not starting with a digit or with CIS_"
-PARAM_RULE = "a letter, then up to 63 letters, digits, '_' or '-'"
-
-_ENV = re.compile(r"(?!CIS_)[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
-_PARAM = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
-_MXID = re.compile(r"@[^:\s]{1,200}:[^\s]{1,200}\Z")
-
-Value = str | int | float | bool
 
 
 class OnLost(StrEnum):
@@ -73,101 +72,6 @@ class ParamType(StrEnum):
     INTEGER = "integer"
     NUMBER = "number"
     BOOLEAN = "boolean"
-
-
-class Model(BaseModel):
-    """Frozen, strict, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-def _name(text: str) -> str:
-    return check_name("name", text)
-
-
-def _env_name(text: str) -> str:
-    if not _ENV.match(text):
-        raise FieldError("env", f"{text[:40]!r} can't be a variable's name", ENV_RULE)
-    return text
-
-
-def _param_name(text: str) -> str:
-    if text.lower() in RESERVED_PARAMS:
-        raise FieldError("params", f"{text!r} is a word of the publish command", "another name")
-    if not _PARAM.match(text):
-        raise FieldError("params", f"{text[:40]!r} can't be a parameter's name", PARAM_RULE)
-    return text
-
-
-def _bounded(limit: int) -> AfterValidator:
-    def check(text: str) -> str:
-        size = len(text.encode("utf-8", "surrogatepass"))
-        if size > limit:
-            raise FieldError("text", f"has {size} bytes", f"at most {limit} bytes")
-        if "\0" in text:
-            raise FieldError("text", "holds a NUL character", "text without it")
-        return text
-
-    return AfterValidator(guard(check))
-
-
-def _filled(text: str) -> str:
-    if not text.strip():
-        raise FieldError("text", "is empty", "some text")
-    return text
-
-
-def _target(text: str) -> str:
-    parse_target(text)
-    return text
-
-
-def _scope(text: str) -> str:
-    parse_scope(text)
-    return text
-
-
-def _user(text: str) -> str:
-    if not _MXID.match(text):
-        raise FieldError("users", f"{text[:80]!r} is not a Matrix user id", "such as @alice:example.org")
-    return text
-
-
-def _room(text: str) -> str:
-    if not re.match(r"[!#][^\s]{1,254}\Z", text):
-        raise FieldError("room", f"{text[:80]!r} is not a room", "#alias:server or !id:server")
-    return text
-
-
-def _duration(value: object) -> float:
-    if not isinstance(value, str):
-        hint = f"Did you mean '{value}s'?" if type(value) is int else ""
-        raise FieldError("duration", f"{describe(value)} is not a duration", DURATION_RULE, hint)
-    return parse_duration(value)
-
-
-def _value(value: object) -> object:
-    if not isinstance(value, Value) or (isinstance(value, float) and not math.isfinite(value)):
-        raise FieldError("value", f"{describe(value)} can't be used here", "text, a number, true or false")
-    return value
-
-
-Name = Annotated[str, AfterValidator(guard(_name))]
-ShortText = Annotated[str, _bounded(VALUE_BYTES_MAX)]
-EnvName = Annotated[str, AfterValidator(guard(_env_name))]
-ParamName = Annotated[str, AfterValidator(guard(_param_name))]
-TargetText = Annotated[str, AfterValidator(guard(_target))]
-ScopeText = Annotated[str, AfterValidator(guard(_scope))]
-User = Annotated[str, AfterValidator(guard(_user))]
-RoomName = Annotated[str, AfterValidator(guard(_room))]
-Users = Annotated[tuple[User, ...], Strict(False), Field(max_length=1000)]
-Env = Annotated[Mapping[EnvName, ShortText], Field(max_length=ENV_MAX)]
-Scalar = Annotated[Value, BeforeValidator(guard(_value))]
-Seconds = Annotated[
-    float,
-    BeforeValidator(guard(_duration), json_schema_input_type=str),
-    PlainSerializer(format_duration, return_type=str),
-]
 
 
 class Param(Model):
@@ -245,7 +149,7 @@ class Approval(Model):
 class Message(Model):
     """What a `matrix` task sends; without a room, into the run's own thread."""
 
-    message: Annotated[str, _bounded(MESSAGE_BYTES_MAX), AfterValidator(guard(_filled))] = Field(
+    message: Annotated[str, bounded(MESSAGE_BYTES_MAX), AfterValidator(guard(filled))] = Field(
         description="the text to send"
     )
     room: RoomName | None = None
@@ -260,12 +164,12 @@ class Task(Model):
 
     description: ShortText = ""
     needs: Annotated[tuple[str, ...], Strict(False), Field(max_length=TASKS_MAX)] = ()
-    shell: Annotated[str, _bounded(SHELL_BYTES_MAX), AfterValidator(guard(_filled))] | None = None
+    shell: Annotated[str, bounded(SHELL_BYTES_MAX), AfterValidator(guard(filled))] | None = None
     skill: Name | None = None
-    with_: Mapping[str, JsonValue] = Field(default_factory=dict, alias="with")
+    with_: Arguments = Field(default_factory=dict, alias="with")
     matrix: Annotated[Message, BeforeValidator(_message)] | None = None
     env: Env = Field(default_factory=dict)
-    workdir: Annotated[ShortText, AfterValidator(guard(_filled))] | None = None
+    workdir: Annotated[ShortText, AfterValidator(guard(filled))] | None = None
     timeout_s: Seconds | None = Field(default=None, alias="timeout")
     remember: Annotated[Mapping[Name, ShortText], Field(max_length=REMEMBER_MAX)] = Field(
         default_factory=dict
@@ -291,7 +195,7 @@ class Task(Model):
 class Definition(Model):
     """A DAG: how it is called, where it may run, who must agree, and its tasks."""
 
-    id: Annotated[DagId, AfterValidator(guard(_name))] = Field(description="the DAG's name")
+    id: Annotated[DagId, NAMED] = Field(description="the DAG's name")
     description: ShortText = ""
     target: TargetText = "any"
     scope: ScopeText | None = None
@@ -302,7 +206,7 @@ class Definition(Model):
     idempotent: bool = False
     on_lost: Annotated[OnLost, Strict(False)] = OnLost.ASK
     tasks: Annotated[
-        Mapping[Annotated[TaskId, AfterValidator(guard(_name))], Task],
+        Mapping[Annotated[TaskId, NAMED], Task],
         Field(min_length=1, max_length=TASKS_MAX),
     ] = Field(description="at least one task")
 

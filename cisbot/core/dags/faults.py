@@ -96,12 +96,17 @@ def shorten(text: str) -> str:
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[tuple[Loc, FieldError]]:
-    """Every error with its place. Places are keys as people write them (aliases)."""
+    """Every error with its place, in keys as people write them; `KEY` at the end: the key itself is meant."""
     for detail in error.errors(include_url=False):
         if detail["type"] != CROSS:
-            if detail["loc"][-1:] == (KEY,) and detail["type"] != "extra_forbidden":
-                detail["loc"] = detail["loc"][:-1]
-            yield detail["loc"], _one(detail, root)
+            place = detail["loc"]
+            if detail["type"] == "extra_forbidden":
+                place = (*place, KEY)
+            elif detail["type"] == "missing":
+                place = (*place[:-1], KEY)
+            elif place[-1:] == (KEY,):
+                detail["loc"] = place[:-1]
+            yield place, _one(detail, root)
 
 
 def _one(detail: ErrorDetails, root: type[BaseModel]) -> FieldError:

@@ -12,14 +12,13 @@ import re
 from collections.abc import Iterator, Mapping
 
 from cisbot.core.dags.definition import (
-    VALUE_BYTES_MAX,
     Definition,
     Param,
     ParamType,
-    Value,
     fits,
 )
 from cisbot.core.dags.faults import shorten
+from cisbot.core.dags.fields import VALUE_BYTES_MAX, Value
 from cisbot.core.ids import nearest
 from cisbot.errors import FieldError
 

@@ -23,7 +23,7 @@ from cisbot.core.dags.definition import (
     kind_fault,
     params_fault,
 )
-from cisbot.core.dags.faults import Loc, explain, path_text
+from cisbot.core.dags.faults import KEY, Loc, explain, path_text
 from cisbot.core.dags.graph import needs_faults
 from cisbot.core.dags.tree import (
     DEPTH_MAX,
@@ -120,6 +120,8 @@ class _Composer:
                 value = read_scalar(text)
             except FieldError as error:
                 self.note(spot, error.what, error.expected, error.hint)
+        elif is_key and text == "<<" and event.style in (None, ""):
+            value = None
         return Node(spot, value=value, size=len(text) + 1)
 
     def _alias(self, anchor: str, spot: Spot) -> None:
@@ -160,12 +162,12 @@ class _Composer:
         top.waiting = True
         top.dropped = True
         key = node.value
-        if not isinstance(key, str) or node.items is not None:
+        if key is None and node.items is None:
+            self.note(node.spot, "merge keys ('<<') are not supported", "the keys written out")
+        elif not isinstance(key, str) or node.items is not None:
             self.note(node.spot, "a key that is not text", "text as the key")
         elif len(key) > KEY_LEN_MAX:
             self.note(node.spot, "too long a key", f"at most {KEY_LEN_MAX} characters")
-        elif key == "<<":
-            self.note(node.spot, "merge keys ('<<') are not supported", "the keys written out")
         elif key in top.node.keys:
             first = top.node.keys[key].line
             what = f"the key '{key[:40]}' is there twice, first in line {first}"
@@ -292,9 +294,8 @@ def _validate(root: Node) -> tuple[Definition | None, list[Found]]:
     except ValidationError as error:
         errors.extend(islice(explain(error, Definition), PROBLEMS_MAX))
     for loc, said in errors:
-        of_key = said.what.startswith(("unknown key", "is missing", "does nothing"))
-        of_key = of_key or "can't be a" in said.what or said.field != path_text(loc)
-        spot = spot_of(root, loc, of_key=of_key)
+        of_key = loc[-1:] == (KEY,)
+        spot = spot_of(root, loc[:-1] if of_key else loc, of_key=of_key)
         if spot not in blank:
             found.append((spot, said))
     assert definition is not None or found
@@ -318,7 +319,7 @@ def _between(raw: Mapping[str, Plain]) -> Iterator[tuple[Loc, FieldError]]:
     """What is wrong between fields, found even where the fields themselves are wrong."""
     params, tasks = raw.get("params"), raw.get("tasks")
     if isinstance(params, dict) and (error := params_fault(list(params))):
-        yield tuple(error.field.split(".", 1)), error
+        yield (*error.field.split(".", 1), KEY), error
     if not isinstance(tasks, dict):
         return
     needs: dict[str, list[str]] = {}
@@ -328,7 +329,7 @@ def _between(raw: Mapping[str, Plain]) -> Iterator[tuple[Loc, FieldError]]:
             continue
         if error := kind_fault([key for key in task if key in (*KINDS, "with")]):
             field_name = path_text(("tasks", name))
-            yield ("tasks", name), FieldError(field_name, error.what, error.expected, error.hint)
+            yield ("tasks", name, KEY), FieldError(field_name, error.what, error.expected, error.hint)
         listed = task.get("needs")
         if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
             needs[name] = [one for one in listed if isinstance(one, str)]

@@ -105,7 +105,7 @@ def read_scalar(text: str) -> str | int | float | bool | None:
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     if _INT.match(text):
-        if len(text) > DIGITS_MAX:
+        if len(text.lstrip("+-")) > DIGITS_MAX:
             raise FieldError("number", "too long a number", f"at most {DIGITS_MAX} digits", "Quote it.")
         return int(text)
     if _FLOAT.match(text):
