@@ -147,6 +147,7 @@ def test_refused(tmp_path: Path, text: str, said: str) -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.toml") == ["the file: is not there; expected a TOML file"]
+    assert "can't be read" in refused(tmp_path / ("x" * 300))[0]
     path = write(tmp_path, "")
     path.write_bytes(b"\xff")
     assert refused(path) == ["the file: is not UTF-8; expected text in UTF-8"]

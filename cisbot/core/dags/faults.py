@@ -171,10 +171,7 @@ def _expected(kind: str, context: Mapping[str, object]) -> str:
 def _promise(root: type[BaseModel], loc: Loc) -> str:
     """The description of the field that is missing: it says what would be right."""
     model = annotation_at(root, loc[:-1])
-    for name, info in _fields(model):
-        if name == loc[-1]:
-            return info or "a value"
-    return "a value"
+    return next((info for name, info in _fields(model) if name == loc[-1] and info), "a value")
 
 
 def keys_at(root: type[BaseModel], loc: Loc) -> tuple[str, ...]:

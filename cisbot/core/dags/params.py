@@ -27,6 +27,12 @@ ENV_PREFIX = "CIS_PARAM_"
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 _TRUE = ("true", "yes", "on", "1")
+_RULES: Mapping[ParamType, str] = {
+    ParamType.STRING: "text",
+    ParamType.BOOLEAN: "true or false",
+    ParamType.INTEGER: "a whole number of at most 18 digits",
+    ParamType.NUMBER: "a number such as 2.5",
+}
 _FALSE = ("false", "no", "off", "0")
 _KEPT = frozenset(
     (
@@ -86,7 +92,7 @@ def _read(name: str, param: Param, text: str) -> str:
         raise FieldError(name, "is too long or holds a NUL", f"at most {VALUE_BYTES_MAX} bytes of text")
     value = _typed(param.type, text)
     if value is None:
-        raise FieldError(name, f"'{shorten(text)}' is not of type {param.type}", _rule(param.type))
+        raise FieldError(name, f"'{shorten(text)}' is not of type {param.type}", _RULES[param.type])
     if param.choices and value not in param.choices:
         choices = [as_text(choice) for choice in param.choices]
         listed = f"one of: {', '.join(choices)}"
@@ -112,18 +118,6 @@ def _typed(kind: ParamType, text: str) -> Value | None:
                 return int(text)
             number = float(text) if len(text) <= 64 and _NUMBER.match(text) else math.inf
             return number if math.isfinite(number) else None
-
-
-def _rule(kind: ParamType) -> str:
-    match kind:
-        case ParamType.STRING:
-            return "text"
-        case ParamType.BOOLEAN:
-            return "true or false"
-        case ParamType.INTEGER:
-            return "a whole number of at most 18 digits"
-        case ParamType.NUMBER:
-            return "a number such as 2.5"
 
 
 def as_text(value: Value) -> str:

@@ -32,6 +32,11 @@ def test_an_idempotent_dag_is_rerun_unless_it_says_otherwise() -> None:
     assert make(idempotent=True, on_lost="resume").on_lost is OnLost.RESUME
 
 
+def test_nothing_given_is_the_default() -> None:
+    made = make(params={"a": {"pattern": None, "default": None}}, scope="type:backup")
+    assert made.params["a"].default is None and made.scope == "type:backup"
+
+
 def test_task_kinds() -> None:
     tasks = {
         "a": {"shell": "true"},
