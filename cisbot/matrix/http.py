@@ -117,21 +117,20 @@ class Api(HTTPAPI):
         *,
         query: Mapping[str, str] | None = None,
         timeout_s: float = REQUEST_S,
-        sensitive: bool = False,
     ) -> JsonMap:
         """One request for a JSON object, never repeated.
 
         Raises RateLimited, Unreachable or Refused.
         """
         content = dict(body or {})
-        answer = await self._bounded(method, path, content, query or {}, timeout_s, sensitive=sensitive)
+        answer = await self._bounded(method, path, content, query or {}, timeout_s)
         if not isinstance(answer, dict):
             raise Unreachable("the answer is not a JSON object", sent=True)
         return cast("JsonMap", answer)
 
     async def listing(self, path: PathBuilder) -> list[Json]:
         """One GET for a JSON list. Raises RateLimited, Unreachable or Refused."""
-        answer = await self._bounded(Method.GET, path, {}, {}, REQUEST_S, sensitive=False)
+        answer = await self._bounded(Method.GET, path, {}, {}, REQUEST_S)
         if not isinstance(answer, list):
             raise Unreachable("the answer is not a JSON list", sent=True)
         return cast("list[Json]", answer)
@@ -143,12 +142,11 @@ class Api(HTTPAPI):
         body: dict[str, Json],
         query: Mapping[str, str],
         timeout_s: float,
-        *,
-        sensitive: bool,
     ) -> object:
         try:
             async with asyncio.timeout(timeout_s):
-                return await self.request(method, path, body, query_params=dict(query), sensitive=sensitive)
+                hide = method is not Method.GET  # no content in anybody's debug log
+                return await self.request(method, path, body, query_params=dict(query), sensitive=hide)
         except TimeoutError as late:
             raise Unreachable(f"no answer within {timeout_s:.0f} s", sent=True) from late
 

@@ -51,7 +51,7 @@ class _Patience:
         backoff = Backoff(self.seed)
         while True:
             try:
-                return await api.call(method, getattr(Path.v3, path), body, sensitive=True)
+                return await api.call(method, getattr(Path.v3, path), body)
             except RateLimited as limited:
                 wait_s, trouble = limited.retry_after_s, CisbotError(str(limited))
             except Unreachable as lost:

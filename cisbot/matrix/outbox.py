@@ -176,6 +176,9 @@ class Outbox:
             self._refused(item, refused)
         else:
             self._away.reset()
+            for waiting in self._queue.waiting:
+                if not waiting.ready_at:
+                    waiting.failing_since = None
             self._emit(SendDone(send.txn, event_id))
 
     async def _target(self, send: Send) -> RoomId:
@@ -222,16 +225,21 @@ class Outbox:
         if item.send.state_key is not None and lost.sent:
             self._fail(item, "UNKNOWN", f"it may have been sent: {lost}")
             return
-        if item.failing_since is None:
-            item.failing_since = now
-        if not item.send.durable and now - item.failing_since >= GIVE_UP_S:
-            self._fail(item, "UNKNOWN" if item.maybe_sent else "UNREACHABLE", str(lost))
-            return
+        self._queue.waiting.append(item)
         if lost.status:  # this one is answered unusably: let the others try
             item.ready_at = now + item.backoff.next_s()
-        else:
+            self._expire([item], lost, now)
+        else:  # nobody answers: the time of all that waits runs
             self._quiet_until = now + self._away.next_s()
-        self._queue.waiting.append(item)
+            self._expire(list(self._queue.waiting), lost, now)
+
+    def _expire(self, items: list[_Item], lost: Unreachable, now: float) -> None:
+        for item in items:
+            if item.failing_since is None:
+                item.failing_since = now
+            if not item.send.durable and now - item.failing_since >= GIVE_UP_S:
+                self._queue.waiting.remove(item)
+                self._fail(item, "UNKNOWN" if item.maybe_sent else "UNREACHABLE", str(lost))
 
     def _refused(self, item: _Item, refused: Refused) -> None:
         if refused.errcode == "M_DUPLICATE_ANNOTATION":

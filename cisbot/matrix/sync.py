@@ -170,6 +170,8 @@ class Follower:
             ids = frozenset(event.event_id for event in batch.events)
             history = history_of(hidden, seen=_Either(self._seen, ids))
             batch = replace(batch, history=history)
+        if batch.initial:
+            batch = replace(batch, state=(*batch.state, *await self._creation()))
         self._seen.add(event.event_id for event in batch.events)
         self.cursor = batch.cursor
         return batch
@@ -193,6 +195,16 @@ class Follower:
             token = following if joined is None and following != token else None
         older = [event for page in reversed(pages) for event in page]
         return [*older, *gap.start]
+
+    async def _creation(self) -> tuple[RoomEvent | Rejected, ...]:
+        """The room's first event. A filter for a room leaves it out since version 12, where it names none."""
+        path = Path.v3.rooms[self.room_id].state["m.room.create"]
+        try:
+            return _decoded([await self.api.read(Method.GET, path, query={"format": "event"})])
+        except TokenDead:
+            raise
+        except Refused:
+            return ()
 
     async def _page(self, token: str, since: str | None) -> tuple[list[Raw], str | None]:
         query = {
