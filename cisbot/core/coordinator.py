@@ -393,7 +393,7 @@ class Coordinator:
         tasks = taken_up(run, own, rerun=rerun)
         execution = Execution(taken, definition, won.hold, self.place, tasks)
         self.executions[run.id] = execution
-        self._say(self.status.opened(taken, execution, now))
+        self.status.opened(taken, execution, now)
 
     def _fenced(self, run: RunId, why: str, now: Instant) -> None:
         """This node no longer holds the run: whatever still runs of it must be dead at once."""

@@ -18,9 +18,7 @@ V3 = "/_matrix/client/v3"
 class Person:
     """Follows one room in a thread of its own; every event is kept and told to `on_event`."""
 
-    def __init__(
-        self, base_url: str, account: Account, room: str, on_event: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, base_url: str, account: Account, room: str, on_event: Callable[[Event], None]) -> None:
         self.base_url = base_url
         self.account = account
         self.room = room
@@ -75,9 +73,7 @@ class Person:
     def _call(
         self, method: str, path: str, body: Mapping[str, object] | None = None, timeout: float = 60
     ) -> tuple[int, dict[str, object]]:
-        return call(
-            method, self.base_url + path, body, token=self.account.access_token, timeout=timeout
-        )
+        return call(method, self.base_url + path, body, token=self.account.access_token, timeout=timeout)
 
     def _sync(self, since: str | None) -> str:
         query = {"timeout": "20000" if since else "0", "set_presence": "offline"}

@@ -6,7 +6,7 @@ with the run's age, so that a run of a thousand tasks costs no more than a few d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cisbot.core.chat.posts import Post, edit_of, send_of
 from cisbot.core.chat.render import final_reply, run_status
@@ -19,7 +19,8 @@ from cisbot.core.runs.board import Board
 from cisbot.core.runs.execution import Execution
 from cisbot.core.runs.state import Run, RunStatus
 
-EDIT_GAP_S = 3.0
+POST_AFTER_S = 1.5  # a run that is over sooner has its final reply only
+EDIT_GAP_S = 5.0
 EDIT_GAP_SHARE = 0.15  # of the run's age
 TASKS_TOLD_MAX = 500
 
@@ -32,8 +33,8 @@ class _Shown:
     dirty: bool = False
     edited: float = 0.0
     count: int = 0
+    posted: bool = False
     closing: bool = False
-    extra: list[Send] = field(default_factory=list)
 
 
 class StatusBoard:
@@ -45,13 +46,9 @@ class StatusBoard:
         self._shown: dict[RunId, _Shown] = {}
         self._txns: dict[str, RunId] = {}
 
-    def opened(self, run: Run, execution: Execution, now: Instant) -> Send:
-        """The run is claimed: post its status message in the thread of its publishing message."""
-        shown = _Shown(execution, now.boot, edited=now.boot)
-        self._shown[run.id] = shown
-        txn = f"status.{self._mark(run)}"
-        self._txns[txn] = run.id
-        return send_of(self._post(txn, run, shown, now))
+    def opened(self, run: Run, execution: Execution, now: Instant) -> None:
+        """The run is claimed: its status message is due in the thread of its publishing message."""
+        self._shown[run.id] = _Shown(execution, now.boot, edited=now.boot)
 
     def changed(self, run: RunId, execution: Execution, now: Instant) -> None:
         """Something about the run's tasks is new."""
@@ -74,6 +71,8 @@ class StatusBoard:
         if shown is None:
             return []
         shown.dirty = shown.closing = True
+        if not shown.posted:
+            del self._shown[run.id]
         started = run.started_ms or now.wall_ms
         text = final_reply(run, execution.tasks, max(0, now.wall_ms - started) / 1000, execution.failing())
         block = self._block(run, shown)
@@ -100,6 +99,10 @@ class StatusBoard:
             if run is None:
                 del self._shown[run_id]
                 continue
+            if not shown.posted:
+                if now.boot >= shown.opened + POST_AFTER_S:
+                    sends.append(self._first(run, shown, now))
+                continue
             if shown.event is None or not shown.dirty:
                 continue
             if not shown.closing and now.boot < self._next(shown, now.boot):
@@ -114,8 +117,19 @@ class StatusBoard:
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        times = [self._next(s, s.edited) for s in self._shown.values() if s.dirty and s.event is not None]
+        times: list[float] = []
+        for shown in self._shown.values():
+            if not shown.posted:
+                times.append(shown.opened + POST_AFTER_S)
+            elif shown.dirty and shown.event is not None:
+                times.append(self._next(shown, shown.edited))
         return min(times, default=None)
+
+    def _first(self, run: Run, shown: _Shown, now: Instant) -> Send:
+        shown.posted, shown.dirty, shown.edited = True, False, now.boot
+        txn = f"status.{self._mark(run)}"
+        self._txns[txn] = run.id
+        return send_of(self._post(txn, run, shown, now))
 
     @staticmethod
     def _next(shown: _Shown, now: float) -> float:
