@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 from pydantic import SecretStr
+from scripted import Inbox
 
 from cisbot.core.effects import Ask, Priority, ReadBack, ReadMedia, ReadState, ReadStory, Send
 from cisbot.core.ids import ClaimKey, EventId, RoomId, RunId, UserId
@@ -151,6 +152,7 @@ async def test_an_encrypted_room_is_refused(cluster: Cluster, tmp_path: Path, in
 
 
 async def test_sends_are_followed_in_order(cluster: Cluster, inbox: Inbox) -> None:
+    run = await cluster.say("!dag publish backup")
     reports = Inbox()
     out = Outbox(cluster.node, cluster.room_id, reports)
     loop = SyncLoop(
@@ -163,7 +165,7 @@ async def test_sends_are_followed_in_order(cluster: Cluster, inbox: Inbox) -> No
         assert {type(e).__name__ for e in first.state} >= {"Charter", "PowerLevels", "RoomCreate"}
         for n in range(20):
             out.send(Send(f"t{n}", "m.room.message", {"msgtype": "m.text", "body": str(n)}, Priority.CHAT))
-        out.send(Send("lock", T_LOCK, take(1, "$run"), Priority.LOCK, state_key="backup/global"))
+        out.send(Send("lock", T_LOCK, take(1, run), Priority.LOCK, state_key="backup/global"))
         await reports.until(21)
         async with asyncio.timeout(20):
             while len(seen := _events(inbox)) < 21:
