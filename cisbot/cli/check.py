@@ -21,7 +21,7 @@ DESCRIPTION = "Log in, look at the room, and say what is missing for this node t
 def add_arguments(sub: argparse._SubParsersAction[Any]) -> None:
     """Add the sub-command; its `run` takes the parsed arguments and returns the exit code."""
     parser = sub.add_parser("check", help="can this node work in its room?", description=DESCRIPTION)
-    parser.add_argument("config", type=Path, help="the node's settings (TOML)")
+    parser.add_argument("--config", required=True, type=Path, help="the node's TOML file")
     parser.set_defaults(run=lambda args: check(args.config))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
+from cisbot.core.dags.faults import explain
 from cisbot.core.settings import Matrix
 from cisbot.errors import CisbotError
 from cisbot.matrix.init import LEASE_S_MAX, Role, RoomMade, RoomPlan, init_room
@@ -48,7 +49,11 @@ def init_from(args: argparse.Namespace) -> int:
     try:
         matrix = _matrix(args)
         plan = _plan(args)
-    except (CisbotError, ValidationError) as error:
+    except ValidationError as error:
+        for _, said in explain(error, Matrix):
+            print(said, file=sys.stderr)
+        return 2
+    except CisbotError as error:
         print(error, file=sys.stderr)
         return 2
     try:
