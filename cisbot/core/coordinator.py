@@ -6,23 +6,15 @@ of this node are pursued, executions go on, answers that are due are given, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from cisbot.core.chat.desk import Desk
-from cisbot.core.chat.status import StatusBoard
-from cisbot.core.claims.contend import Contender, Wish
-from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Hold, Keeper, Taken, Won
-from cisbot.core.claims.ledger import Ledger
-from cisbot.core.claims.memory import Memory, MemoryReply
-from cisbot.core.claims.messages import Claim, Me, end, node_record
+from cisbot.core.claims.memory import MemoryReply
+from cisbot.core.claims.messages import end, node_record
 from cisbot.core.claims.rows import head_to_row
 from cisbot.core.claims.state import Bounds, Head
-from cisbot.core.dags.definition import Definition, OnLost
-from cisbot.core.dags.parse import canonical, definition_hash
-from cisbot.core.effects import Answer, Ask, CancelWork, Drop, MoveDeadline, Put, Send, Step, Work, Write
+from cisbot.core.effects import Answer, Drop, Put, Step
 from cisbot.core.frames import TaskEnded, TaskStarted
-from cisbot.core.ids import ClaimKey, Incarnation, RunId, UserId, order_hash, run_node
+from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.inputs import (
     BackRead,
     Definitions,
@@ -41,77 +33,21 @@ from cisbot.core.inputs import (
     WorkerLost,
     WorkerReport,
 )
-from cisbot.core.placement import matches
+from cisbot.core.lifecycle import Lifecycle
+from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.room import events as ev
-from cisbot.core.room.events import Outcome, Rejected, RoomEvent
+from cisbot.core.room.events import Rejected, RoomEvent
 from cisbot.core.room.rows import powers_to_row
-from cisbot.core.room.wire import MEMORY_PREFIX
-from cisbot.core.runs.board import Board
-from cisbot.core.runs.execution import Execution, Place, taken_up
-from cisbot.core.runs.rows import node_to_row, run_to_row, task_to_row
-from cisbot.core.runs.state import NodeInfo, Run, RunStatus, TaskRun
-from cisbot.core.settings import Settings
+from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY
+from cisbot.core.runs.board import RUNS_KEPT
+from cisbot.core.runs.rows import node_to_row, run_to_row
+from cisbot.core.runs.state import NodeInfo, RunStatus
 
 APPROVAL_CHECK_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What the store kept of an earlier process: nothing, for a node that starts for the first time."""
-
-    cursor: str | None = None
-    incarnation: Incarnation | None = None
-    sure: dict[ClaimKey, Head] = field(default_factory=dict)
-    unsure: tuple[ClaimKey, ...] = ()
-    runs: tuple[Run, ...] = ()
-    tasks: tuple[TaskRun, ...] = ()
-    nodes: tuple[NodeInfo, ...] = ()
-    definitions: dict[str, Definition] = field(default_factory=dict)
-    outbox: tuple[Send, ...] = ()
-    bounds: Bounds = Bounds()
-    powers: tuple[ev.PowerLevels | ev.RoomCreate, ...] = ()
-
-
-class Coordinator:
+class Coordinator(Lifecycle):
     """One node's decisions. Pure: no clock, no I/O; `handle` is called with one input after the other."""
-
-    def __init__(self, settings: Settings, me: Me, kept: Kept, version: str) -> None:
-        self.settings = settings
-        self.me = me
-        self.version = version
-        self.ledger = Ledger(kept.bounds)
-        self.ledger.load(kept.sure, kept.unsure)
-        self.keeper = Keeper(me, self.ledger)
-        self.contender = Contender(self.keeper)
-        self.memory = Memory(self.keeper)
-        self.board = Board(settings.policy)
-        self.definitions: dict[str, Definition] = {}
-        self.problems: tuple[str, ...] = ()
-        self.pinned: dict[str, Definition] = dict(kept.definitions)
-        self.executions: dict[RunId, Execution] = {}
-        self.own_tasks: dict[RunId, dict[str, TaskRun]] = {}
-        self.place = Place(settings.node.id, str(settings.node.data_dir), settings.coordinator.kill_grace)
-        self.status = StatusBoard(self.board, me)
-        self.desk = Desk(self)
-        self.lapsed: set[tuple[RunId, int]] = set()
-        self.ready = kept.cursor is not None
-        self.charter: ev.Charter | None = None
-        self.draining = False
-        self._unsettled: dict[str, Send] = {}
-        self._announced: str = ""
-        self._out = Outbound()
-        self._load(kept)
-
-    def _load(self, kept: Kept) -> None:
-        for powers in kept.powers:
-            self.board.note_powers(powers)
-        for info in kept.nodes:
-            self.board.nodes[info.account] = info
-        for run in kept.runs:
-            self.board.put(run)
-        for task in kept.tasks:
-            self.own_tasks.setdefault(task.run, {})[task.task] = task
-        self.board.dirty.clear()
 
     # -- the one way in --------------------------------------------------------------------------
 
@@ -183,9 +119,11 @@ class Coordinator:
     def _batch(self, batch: RoomBatch, now: Instant) -> None:
         if batch.initial or batch.gap:
             self._gap(batch, now)
+        before = set(self.board.runs)
         for event in batch.history:
             if not isinstance(event, Rejected):
                 self._chat(event, now, history=True)
+        self.unfollowed |= self.board.runs.keys() - before
         for event in batch.events:
             if isinstance(event, Rejected):
                 continue
@@ -198,23 +136,18 @@ class Coordinator:
     def _gap(self, batch: RoomBatch, now: Instant) -> None:
         also: set[ClaimKey] = set()
         for event in batch.state:
-            match event:
-                case ev.Take() | ev.Release() | ev.Restate() | ev.MemoryWrite():
-                    also.add(event.key)
-                    self.board_hint(event, now)
-                case Rejected():
-                    if event.type in ("io.cisbot.lock", "io.cisbot.memory"):
-                        continue
-                case _:
-                    self._event(event, now, live=False)
+            if isinstance(event, Rejected):
+                also |= _spoilt_key(event)
+            elif not isinstance(event, ev.LockEvent | ev.MemoryWrite):
+                self._event(event, now, live=False)
+        for event in batch.state:  # only now it is known who is a node
+            if isinstance(event, ev.LockEvent | ev.MemoryWrite):
+                also.add(event.key)
+                self._hint(event, now)
         self.keeper.gap(also, now.boot)
         self.contender.gap()
-        for hold in self.keeper.holds.values():
-            self._out.asks.extend(())
-            if execution := self.executions.get(hold.run):
-                execution.hold = hold
 
-    def board_hint(self, event: RoomEvent, now: Instant) -> None:
+    def _hint(self, event: RoomEvent, now: Instant) -> None:
         """What the state says of runs after a gap: a hint for people; claims wait for a sure head."""
         match event:
             case ev.Take():
@@ -241,6 +174,11 @@ class Coordinator:
             )
         elif self.charter is None:
             self._out.halt = "the room has no charter (io.cisbot.charter). Run: cisbot room init"
+        elif self.settings.node.execute and self.charter.home != self.me.account.partition(":")[2]:
+            self._out.halt = (
+                f"matrix.user_id: the room's home server is {self.charter.home}; an executing node needs an "
+                "account there. Use one, or set [node] execute = false"
+            )
 
     def _twin(self) -> NodeInfo | None:
         return next(
@@ -302,18 +240,6 @@ class Coordinator:
         if isinstance(event, ev.Heartbeat):
             self._alive_again(event)
 
-    def _settle(self, event: ev.Release, now: Instant) -> None:
-        """An outcome settles the run also where its release came too late and was void."""
-        run = self.board.runs.get(event.run)
-        if run is None or event.outcome is None or not self.board.is_node(event.sender):
-            return
-        if run.id in self.executions or event.epoch < run.epoch:
-            return
-        if event.outcome is Outcome.LOST:
-            self._lost(run, f"{event.node} lost its lease", now)
-        else:
-            self.board.settled(run, event.outcome, now.wall_ms)
-
     def _alive_again(self, event: ev.Heartbeat) -> None:
         """A holder that was thought lost renewed in time: it still runs."""
         for renewal in event.renews:
@@ -329,80 +255,6 @@ class Coordinator:
             self.desk.message(event, now, history=history)
         elif isinstance(event, ev.Reaction):
             self.desk.reaction(event, now, history=history)
-
-    # -- facts of the claims -----------------------------------------------------------------------
-
-    def _facts(self, facts: Iterable[Fact], now: Instant) -> None:
-        for fact in facts:
-            match fact:
-                case Won():
-                    self._won(fact, now)
-                case Taken():
-                    self.board.taken(fact.take, fact.holder, now.wall_ms)
-                    self._fenced(fact.take.run, "another node runs it now", now)
-                case Extended():
-                    if execution := self.executions.get(fact.hold.run):
-                        execution.hold = fact.hold
-                        self._out.work.append(MoveDeadline(fact.hold.run, fact.hold.deadline))
-                case Ended():
-                    self._fenced(fact.hold.run, fact.why, now)
-                    if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
-                        self._lost(run, fact.why, now)
-                case Freed():
-                    self._freed(fact, now)
-                case _:
-                    pass
-
-    def _freed(self, fact: Freed, now: Instant) -> None:
-        run = self.board.runs.get(fact.holder.run)
-        if run is None or run.status.over or run.epoch > fact.holder.epoch:
-            return
-        if isinstance(fact.by, ev.Release):
-            if fact.by.outcome is None:
-                self.board.put(replace(run, status=RunStatus.PENDING, why="given back"))
-            return
-        if isinstance(fact.by, ev.Take) and fact.by.run == run.id:
-            return
-        if run.id not in self.executions:
-            self._lost(run, f"{fact.holder.node} is gone", now)
-
-    def _lost(self, run: Run, why: str, now: Instant) -> None:
-        """The run's holder is lost: its DAG's policy decides what happens."""
-        if run.status in (RunStatus.LOST, RunStatus.PENDING):
-            return
-        if run.on_lost is OnLost.ASK:
-            run = self.board.put(replace(run, status=RunStatus.LOST, why=why))
-            self.desk.ask_lost(run, now)
-        else:
-            self.board.put(replace(run, status=RunStatus.PENDING, why=f"{why}; {run.on_lost} by its policy"))
-
-    def _won(self, won: Won, now: Instant) -> None:
-        run = self.board.runs.get(won.take.run)
-        definition = self.pinned.get(won.take.definition)
-        held = self.keeper.ledger.sure(won.take.key)
-        holder = held.held_by(self.me.account, self.me.incarnation, won.take.epoch) if held else None
-        stale = run is None or run.status is not RunStatus.PENDING or definition is None
-        if stale or holder is None or won.hold.deadline <= now.boot or self.draining:
-            self._say(self.keeper.release(won.take.key, None, ()))
-            return
-        assert run is not None and definition is not None
-        taken = self.board.taken(won.take, holder, now.wall_ms)
-        assert taken is not None
-        own = self.own_tasks.get(run.id, {})
-        rerun = run.on_lost is OnLost.RERUN and run.epoch > 0
-        tasks = taken_up(run, own, rerun=rerun)
-        execution = Execution(taken, definition, won.hold, self.place, tasks)
-        self.executions[run.id] = execution
-        self.status.opened(taken, execution, now)
-
-    def _fenced(self, run: RunId, why: str, now: Instant) -> None:
-        """This node no longer holds the run: whatever still runs of it must be dead at once."""
-        execution = self.executions.pop(run, None)
-        if execution is None:
-            return
-        self._keep_tasks(execution)
-        self._out.work.append(CancelWork(run, 0.0))
-        self._say(*self.status.fenced(run, why, now))
 
     # -- what the edge reports ---------------------------------------------------------------------
 
@@ -446,51 +298,9 @@ class Coordinator:
         wish = next((w for w in self._wishes(now) if w.key == key), None)
         self._say(*self.contender.back(key, item.epoch, wish, now.boot))
 
-    def _story(self, item: StoryRead, now: Instant) -> None:
-        for event in item.events or ():
-            if isinstance(event, ev.Release) and event.outcome is not None:
-                self._settle(event, now)
-
     def _definitions(self, item: Definitions) -> None:
         self.definitions = dict(item.dags)
         self.problems = item.problems
-
-    def pin(self, definition: Definition) -> str:
-        """Keep a definition under its hash, so that an edited file changes the next run only."""
-        mark = definition_hash(definition)
-        if mark not in self.pinned:
-            self.pinned[mark] = definition
-            self._out.persist.append(
-                Put("definitions", {"hash": mark, "dag": definition.id, "text": canonical(definition)})
-            )
-        return mark
-
-    # -- cancelling and stopping -------------------------------------------------------------------
-
-    def cancel(self, run: Run, user: UserId, now: Instant) -> None:
-        """Somebody with the right cancels: at once if nobody runs it, else its holder stops it."""
-        self.board.put(replace(run, cancelled_by=user))
-        if run.id in self.executions:
-            self._stop_run(run.id, Outcome.CANCELLED)
-        elif run.status is not RunStatus.RUNNING:
-            self.board.close(replace(run, cancelled_by=user), RunStatus.CANCELLED, f"by {user}", now.wall_ms)
-
-    def _stop_run(self, run: RunId, outcome: Outcome) -> None:
-        execution = self.executions[run]
-        if execution.stop(outcome):
-            self._out.work.append(CancelWork(run, execution.grace_s))
-
-    def _stop(self, now: Instant) -> None:
-        """A clean stop: give back what has not started, let the rest go, and leave."""
-        self.draining = True
-        for run in list(self.executions):
-            execution = self.executions.pop(run)
-            self._keep_tasks(execution)
-            self._out.work.append(CancelWork(run, execution.grace_s))
-            self._say(*self.status.fenced(run, "its node was stopped", now))
-        self.keeper.holds.clear()
-        self._say(end(self.me, self.me.incarnation))
-        self._say(node_record(self.me, self._dags(), self.settings.node, self.version, gone=True))
 
     # -- time and the end of every step --------------------------------------------------------------
 
@@ -498,7 +308,9 @@ class Coordinator:
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)
-        if self.ready and not self.draining and self._out.halt is None:
+        if self.draining:
+            self._drained(now)
+        elif self.ready and self._out.halt is None:
             self._announce()
             self._watch(now)
             self._execute(now)
@@ -523,11 +335,6 @@ class Coordinator:
         if mark != self._announced:
             self._announced = mark
             self._say(node_record(self.me, dags, self.settings.node, self.version, gone=False))
-
-    def _dags(self) -> dict[str, str]:
-        if not self.settings.node.execute:
-            return {}
-        return {d.id: definition_hash(d)[:16] for d in self.definitions.values()}
 
     def _watch(self, now: Instant) -> None:
         """Runs whose holder went silent, and approvals whose deadline passed."""
@@ -554,111 +361,7 @@ class Coordinator:
                     watch.append(now.boot + min(APPROVAL_CHECK_S, (run.expires_ms - now.wall_ms) / 1000))
         self._watch_at = min(watch, default=None)
 
-    def _execute(self, now: Instant) -> None:
-        for run, execution in list(self.executions.items()):
-            work, sends = execution.start_ready(now.wall_ms)
-            self._out.work.extend(work)
-            self._say(*sends)
-            if execution.dirty:
-                self._keep_tasks(execution)
-                self.status.changed(run, execution, now)
-            outcome = execution.outcome()
-            if outcome is not None:
-                self._complete(execution, outcome, now)
-
-    def _complete(self, execution: Execution, outcome: Outcome, now: Instant) -> None:
-        run = self.board.runs[execution.run.id]
-        del self.executions[run.id]
-        run = self.board.put(replace(run, tasks=execution.statuses()))
-        run = self.board.settled(run, outcome, now.wall_ms)
-        if execution.hold.key in self.keeper.holds:
-            self._say(self.keeper.release(execution.hold.key, outcome, ()))
-        self._say(*self.status.closed(run, execution, now))
-
-    def _keep_tasks(self, execution: Execution) -> None:
-        for name in sorted(execution.dirty):
-            self._out.persist.append(task_to_row(execution.tasks[name]))
-        execution.dirty.clear()
-        self.own_tasks[execution.run.id] = dict(execution.tasks)
-        run = self.board.runs.get(execution.run.id)
-        if run is not None:
-            self.board.put(replace(run, tasks=execution.statuses()))
-
-    def _wishes(self, now: Instant) -> list[Wish]:
-        """The first waiting run of every key that this node may claim now."""
-        if not self.settings.node.execute or self.draining or not self.ready:
-            return []
-        if len(self.executions) >= self.settings.coordinator.max_runs:
-            return []
-        wishes: dict[ClaimKey, Wish] = {}
-        for run in self.board.waiting():
-            if run.key is None or run.key in wishes or not self.eligible(run):
-                continue
-            wishes[run.key] = self._wish(run)
-        return list(wishes.values())
-
-    def eligible(self, run: Run) -> bool:
-        """Whether this node may execute the run: it matches, and has the very definition."""
-        if not self.settings.node.execute or run.definition not in self.pinned:
-            return False
-        node = run_node(run.id)
-        if node is not None:
-            return node == self.me.node
-        return matches(run.target, self.me.node, self.settings.node.labels)
-
-    def _wish(self, run: Run) -> Wish:
-        rivals = self.board.eligible(run.dag, run.target) if run_node(run.id) is None else []
-        order = sorted(
-            {n.account for n in rivals} | {self.me.account},
-            key=lambda a: (self.load(a), order_hash(run.id, a)),
-        )
-        assert run.key is not None
-        lease = int(min(self.settings.coordinator.claim_lease_duration, self.ledger.bounds.lease_s_max))
-        claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition)
-        return Wish(run.key, claim, order.index(self.me.account), len(order) == 1)
-
-    def load(self, account: UserId) -> int:
-        """How many claims the account holds, as far as this node is sure."""
-        heads = (self.ledger.sure(key) for key in self.ledger.known())
-        return sum(1 for head in heads if head for h in head.holders if h.account == account)
-
-    def executes(self, run: RunId) -> bool:
-        """Whether this node executes the run now."""
-        return run in self.executions
-
-    def tasks_of(self, run: RunId) -> dict[str, TaskRun]:
-        """What this node knows of the run's tasks: its own, or what the holder told."""
-        if (execution := self.executions.get(run)) is not None:
-            return execution.tasks
-        known = self.board.runs.get(run)
-        told = {n: TaskRun(run, n, s) for n, s in known.tasks.items()} if known else {}
-        own = self.own_tasks.get(run, {}) if known and known.account == self.me.account else {}
-        return {**told, **own}
-
-    @staticmethod
-    def hash_of(definition: Definition) -> str:
-        """The definition's hash."""
-        return definition_hash(definition)
-
-    def hold_of(self, key: ClaimKey) -> Hold | None:
-        """The hold of this node on the key, if any."""
-        return self.keeper.holds.get(key)
-
     # -- out -----------------------------------------------------------------------------------------
-
-    def _say(self, *sends: Send) -> None:
-        for send in sends:
-            if send.durable and send.state_key is not None:
-                self._unsettled[send.txn] = send
-            self._out.send.append(send)
-
-    def say(self, *sends: Send) -> None:
-        """Send on behalf of the desk."""
-        self._say(*sends)
-
-    def ask(self, ask: Ask) -> None:
-        """Ask on behalf of the desk."""
-        self._out.asks.append(ask)
 
     def _write(self) -> None:
         out = self._out.persist
@@ -672,21 +375,25 @@ class Coordinator:
         for account in sorted(self.board.dirty_nodes):
             out.append(node_to_row(self.board.nodes[account]))
         self.board.dirty_nodes.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Old finished runs are in the room's history; the table keeps the newest."""
+        if len(self.board.runs) <= RUNS_KEPT + 200:
+            return
+        done = sorted((r for r in self.board.runs.values() if r.status.over), key=lambda r: r.published_ms)
+        for run in done[: len(self.board.runs) - RUNS_KEPT]:
+            self.board.forget(run.id)
+            self._out.persist.append(Drop("runs", run.id))
+            for name in self.own_tasks.pop(run.id, {}):
+                self._out.persist.append(Drop("tasks", f"{run.id} {name}"))
 
 
-@dataclass(slots=True)
-class Outbound:
-    """A step in the making."""
-
-    persist: list[Write] = field(default_factory=list)
-    send: list[Send] = field(default_factory=list)
-    asks: list[Ask] = field(default_factory=list)
-    work: list[Work] = field(default_factory=list)
-    halt: str | None = None
-
-    def step(self) -> Step:
-        """The finished step."""
-        return Step(tuple(self.persist), tuple(self.send), tuple(self.asks), tuple(self.work), self.halt)
+def _spoilt_key(event: Rejected) -> set[ClaimKey]:
+    """The key whose state holds something illegible: it may be held all the same."""
+    if event.state_key is None or event.type not in (T_LOCK, T_MEMORY):
+        return set()
+    return {ClaimKey((MEMORY_PREFIX if event.type == T_MEMORY else "") + event.state_key)}
 
 
 def _answer(reply: MemoryReply) -> Answer:

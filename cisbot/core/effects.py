@@ -142,10 +142,11 @@ Write = Put | Drop
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """All that follows from one input. `halt` ends the node, with this text for its operator."""
+    """All that follows from one input. `halt` ends the node with this text, `done` ends it in peace."""
 
     persist: tuple[Write, ...] = ()
     send: tuple[Send, ...] = ()
     ask: tuple[Ask, ...] = ()
     work: tuple[Work, ...] = ()
     halt: str | None = None
+    done: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,13 +12,14 @@ import cisbot
 from cisbot.core.claims.messages import Me
 from cisbot.core.claims.rows import head_from_row
 from cisbot.core.claims.state import Bounds, Head
-from cisbot.core.coordinator import Coordinator, Kept
+from cisbot.core.coordinator import Coordinator
 from cisbot.core.dags.definition import Definition
 from cisbot.core.dags.parse import parse
 from cisbot.core.effects import Answer, CancelWork, MoveDeadline, Put, StartWork, Work
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, Incarnation, RoomId, UserId
 from cisbot.core.inputs import Input, Stop, WorkerLost, WorkerReport
+from cisbot.core.outbound import Kept
 from cisbot.core.room.rows import powers_from_meta
 from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
 from cisbot.core.settings import Settings
@@ -101,7 +103,7 @@ class Node:
     ) -> None:
         settings, data_dir = self.settings, self.settings.node.data_dir
         me = Me(settings.node.id, UserId(settings.matrix.user_id), new_incarnation())
-        coordinator = Coordinator(settings, me, kept, cisbot.__version__)
+        coordinator = Coordinator(settings, me, kept, cisbot.__version__, search_path())
         outbox = Outbox(self.api, room_id, self.emit)
         room = MatrixRoom(self.api, room_id, outbox, self.emit)
         door = LocalDoor(data_dir / SOCKET, self.emit)
@@ -154,6 +156,11 @@ class Node:
                 self.emit(WorkerLost(event.worker, event.runs, event.why))
             case _:
                 pass
+
+
+def search_path() -> str:
+    """The PATH of tasks: this Python and its `cisbot` first, then the system's."""
+    return f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 
 
 class PoolWorkers:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cisbot.core.coordinator import Coordinator, Kept
+from cisbot.core.coordinator import Coordinator
 from cisbot.core.effects import Step
-from cisbot.core.inputs import Input, RoomBatch, Stop, Tick
+from cisbot.core.inputs import Input, RoomBatch, Tick
+from cisbot.core.outbound import Kept
 from cisbot.core.room.events import Message
 from cisbot.errors import CisbotError
 from cisbot.node.definitions import DagFiles
@@ -69,7 +70,7 @@ class NodeLoop:
             if self._trace is not None:
                 self._trace(item, step)
             await self._perform(step)
-            if isinstance(item, Stop):
+            if step.done:
                 return
 
     async def _read_files(self) -> None:

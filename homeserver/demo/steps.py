@@ -236,7 +236,7 @@ class Steps:
 
         def publish(name: str) -> None:
             done = self.cluster.cisbot(
-                "publish", "counter", "--config", str(self.cluster.config(name)), "--wait"
+                "publish", "counter", "scope=proj-a", "--config", str(self.cluster.config(name)), "--wait"
             )
             made.append(f"{done.returncode} {done.stdout.strip()} {done.stderr.strip()}")
 

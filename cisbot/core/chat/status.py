@@ -89,6 +89,8 @@ class StatusBoard:
         if shown is None or run is None:
             return []
         shown.dirty = shown.closing = True
+        if not shown.posted:
+            del self._shown[run_id]
         return []
 
     def due(self, now: Instant) -> list[Send]:

@@ -75,7 +75,7 @@ def decode(raw: Mapping[str, object]) -> RoomEvent | Rejected | None:
 
 
 def _rejected(event: _Raw, why: str) -> Rejected:
-    return Rejected(event.event_id, event.sender, event.ts_ms, event.type, why)
+    return Rejected(event.event_id, event.sender, event.ts_ms, event.type, why, event.state_key)
 
 
 def _claim_key(event: _Raw) -> ClaimKey:
@@ -160,6 +160,8 @@ def _memory(e: _Raw) -> RoomEvent:
 
 
 def _charter(e: _Raw) -> RoomEvent:
+    if e.state_key != "":
+        raise _Bad("state_key: must be empty")
     m = wire.CharterWire.model_validate(dict(e.content))
     return ev.Charter(e.event_id, e.sender, e.ts_ms, m.version, m.home, m.lease_s_max, m.epoch_step_max)
 

@@ -306,6 +306,7 @@ class Rejected:
     ts_ms: int
     type: str
     why: str
+    state_key: str | None = None
 
 
 LockEvent = Take | Release | Restate

@@ -182,6 +182,13 @@ class Board:
             return run
         return self.put(replace(run, status=OF_OUTCOME[outcome], ended_ms=now_ms))
 
+    def forget(self, run: RunId) -> None:
+        """Drop a finished run."""
+        gone = self.runs.pop(run)
+        self.dirty.discard(run)
+        for message in (run_event(run), *gone.messages):
+            self._by_message.pop(message, None)
+
     def waiting(self) -> list[Run]:
         """The runs that may be claimed, by priority, then publication."""
         pending = [r for r in self.runs.values() if r.status is RunStatus.PENDING and r.key]

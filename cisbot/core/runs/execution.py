@@ -24,6 +24,7 @@ class Place:
     node: str
     data_dir: str
     grace_s: float
+    path: str = ""
 
 
 class Execution:
@@ -117,14 +118,16 @@ class Execution:
         )
 
     def _env(self, name: str, task: Task) -> dict[str, str]:
-        env = dict(self.definition.env)
-        env.update(environment(self.run.params))
+        env = dict(environment(self.run.params))
+        env.update(self.definition.env)
         env.update(task.env)
         for need in task.needs:
             for key, value in self.tasks[need].outputs.items():
                 env[f"CIS_OUTPUT_{need}_{key}".upper().replace("-", "_").replace(".", "_")] = value
         if self.scope.kind is ScopeKind.PROJECT:
             env.setdefault("PROJECT_ID", self.scope.name)
+        if self.place.path:
+            env.setdefault("PATH", self.place.path)
         env.update(
             CIS_RUN_ID=self.run.id,
             CIS_RUN=short_id(self.run.id),

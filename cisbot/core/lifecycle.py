@@ -1,0 +1,339 @@
+"""The life of runs on this node: what the claims' facts mean for them, executing, letting go, wishing.
+
+A run is begun only by a win that is still good, and let go only when its last process is dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cisbot.core.chat.desk import Desk
+from cisbot.core.chat.status import StatusBoard
+from cisbot.core.claims.contend import Contender, Wish
+from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Keeper, Taken, Won
+from cisbot.core.claims.ledger import Ledger
+from cisbot.core.claims.memory import Memory
+from cisbot.core.claims.messages import Claim, Me, end, node_record
+from cisbot.core.dags.definition import Definition, OnLost
+from cisbot.core.dags.parse import canonical, definition_hash
+from cisbot.core.effects import Ask, CancelWork, MoveDeadline, Put, ReadStory, Send
+from cisbot.core.ids import ClaimKey, RunId, UserId, order_hash, run_node
+from cisbot.core.inputs import Instant, StoryRead
+from cisbot.core.outbound import Kept, Outbound
+from cisbot.core.placement import matches
+from cisbot.core.room import events as ev
+from cisbot.core.room.events import Outcome
+from cisbot.core.runs.board import Board
+from cisbot.core.runs.execution import Execution, Place, taken_up
+from cisbot.core.runs.rows import task_to_row
+from cisbot.core.runs.state import Run, RunStatus, TaskRun
+from cisbot.core.settings import Settings
+
+
+class Lifecycle:
+    """The runs that this node holds or would hold. `Coordinator` adds the room and the way in and out."""
+
+    def __init__(self, settings: Settings, me: Me, kept: Kept, version: str, path: str = "") -> None:
+        self.settings = settings
+        self.me = me
+        self.version = version
+        self.ledger = Ledger(kept.bounds)
+        self.ledger.load(kept.sure, kept.unsure)
+        self.keeper = Keeper(me, self.ledger)
+        self.contender = Contender(self.keeper)
+        self.memory = Memory(self.keeper)
+        self.board = Board(settings.policy)
+        self.definitions: dict[str, Definition] = {}
+        self.problems: tuple[str, ...] = ()
+        self.pinned: dict[str, Definition] = dict(kept.definitions)
+        self.executions: dict[RunId, Execution] = {}
+        self.own_tasks: dict[RunId, dict[str, TaskRun]] = {}
+        self.place = Place(
+            settings.node.id, str(settings.node.data_dir), settings.coordinator.kill_grace, path
+        )
+        self.status = StatusBoard(self.board, me)
+        self.desk = Desk(self)
+        self.lapsed: set[tuple[RunId, int]] = set()
+        self.ready = kept.cursor is not None
+        self.charter: ev.Charter | None = None
+        self.draining = False
+        self.past = kept.incarnation
+        self.unfollowed: set[RunId] = set()
+        self._looking: dict[str, Won] = {}
+        self._unsettled: dict[str, Send] = {}
+        self._announced: str = ""
+        self._out = Outbound()
+        self._load(kept)
+
+    def _load(self, kept: Kept) -> None:
+        for powers in kept.powers:
+            self.board.note_powers(powers)
+        for info in kept.nodes:
+            self.board.nodes[info.account] = info
+        for run in kept.runs:
+            self.board.put(run)
+        for task in kept.tasks:
+            self.own_tasks.setdefault(task.run, {})[task.task] = task
+        self.board.dirty.clear()
+
+    # -- facts of the claims -----------------------------------------------------------------------
+
+    def _facts(self, facts: Iterable[Fact], now: Instant) -> None:
+        for fact in facts:
+            match fact:
+                case Won():
+                    self._won(fact, now)
+                case Taken():
+                    self.board.taken(fact.take, fact.holder, now.wall_ms)
+                    if fact.holder.account == self.me.account and fact.holder.incarnation == self.past:
+                        self._say(end(self.me, fact.holder.incarnation))  # won, then crashed
+                    self._fenced(fact.take.run, "another node runs it now", now)
+                case Extended():
+                    if execution := self.executions.get(fact.hold.run):
+                        execution.hold = fact.hold
+                        self._out.work.append(MoveDeadline(fact.hold.run, fact.hold.deadline))
+                case Ended():
+                    self._fenced(fact.hold.run, fact.why, now)
+                    if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
+                        self._lost(run, fact.why, now)
+                case Freed():
+                    self._freed(fact, now)
+                case _:
+                    pass
+
+    def _freed(self, fact: Freed, now: Instant) -> None:
+        run = self.board.runs.get(fact.holder.run)
+        if run is None or run.status.over or run.epoch > fact.holder.epoch:
+            return
+        if isinstance(fact.by, ev.Release):
+            if fact.by.outcome is None:
+                self.board.put(replace(run, status=RunStatus.PENDING, why="given back"))
+            return
+        if isinstance(fact.by, ev.Take) and fact.by.run == run.id:
+            return
+        if run.id not in self.executions:
+            self._lost(run, f"{fact.holder.node} is gone", now)
+
+    def _lost(self, run: Run, why: str, now: Instant) -> None:
+        """The run's holder is lost: its DAG's policy decides what happens."""
+        if run.status in (RunStatus.LOST, RunStatus.PENDING):
+            return
+        if run.on_lost is OnLost.ASK:
+            run = self.board.put(replace(run, status=RunStatus.LOST, why=why))
+            self.desk.ask_lost(run, now)
+        else:
+            self.board.put(replace(run, status=RunStatus.PENDING, why=f"{why}; {run.on_lost} by its policy"))
+
+    def _won(self, won: Won, now: Instant) -> None:
+        run = self.board.runs.get(won.take.run)
+        definition = self.pinned.get(won.take.definition)
+        held = self.keeper.ledger.sure(won.take.key)
+        holder = held.held_by(self.me.account, self.me.incarnation, won.take.epoch) if held else None
+        stale = run is None or run.status is not RunStatus.PENDING or definition is None
+        if stale or holder is None or won.hold.deadline <= now.boot or self.draining:
+            self._say(self.keeper.release(won.take.key, None, ()))
+            return
+        assert run is not None and definition is not None
+        if run.id in self.unfollowed:  # it may be over: look before the first task
+            tag = f"story {run.id}"
+            self._looking[tag] = won
+            self._out.asks.append(ReadStory(tag, run.id))
+            return
+        taken = self.board.taken(won.take, holder, now.wall_ms)
+        assert taken is not None
+        own = self.own_tasks.get(run.id, {})
+        rerun = run.on_lost is OnLost.RERUN and run.epoch > 0
+        tasks = taken_up(run, own, rerun=rerun)
+        execution = Execution(taken, definition, won.hold, self.place, tasks)
+        self.executions[run.id] = execution
+        self.status.opened(taken, execution, now)
+
+    def _story(self, item: StoryRead, now: Instant) -> None:
+        """What the room tells of a run that this node has not followed from its beginning."""
+        won = self._looking.pop(item.tag, None)
+        for event in item.events or ():
+            if isinstance(event, ev.Release) and event.outcome is not None:
+                self._settle(event, now)
+        if won is None:
+            return
+        if item.events is None:
+            self._say(
+                self.keeper.release(won.take.key, None, ())
+            ) if won.take.key in self.keeper.holds else None
+            return
+        self.unfollowed.discard(won.take.run)
+        if won.take.key in self.keeper.holds and self.keeper.holds[won.take.key].epoch == won.hold.epoch:
+            self._won(Won(self.keeper.holds[won.take.key], won.take), now)
+
+    def _settle(self, event: ev.Release, now: Instant) -> None:
+        """An outcome settles the run also where its release came too late and was void."""
+        run = self.board.runs.get(event.run)
+        if run is None or event.outcome is None or not self.board.is_node(event.sender):
+            return
+        if run.id in self.executions or event.epoch < run.epoch:
+            return
+        if event.outcome is Outcome.LOST:
+            self._lost(run, f"{event.node} lost its lease", now)
+        else:
+            self.board.settled(run, event.outcome, now.wall_ms)
+
+    def _fenced(self, run: RunId, why: str, now: Instant) -> None:
+        """This node no longer holds the run: whatever still runs of it must be dead at once."""
+        execution = self.executions.pop(run, None)
+        if execution is None:
+            return
+        self._keep_tasks(execution)
+        self._out.work.append(CancelWork(run, 0.0))
+        self._say(*self.status.fenced(run, why, now))
+
+    # -- cancelling and stopping -------------------------------------------------------------------
+
+    def cancel(self, run: Run, user: UserId, now: Instant) -> None:
+        """Somebody with the right cancels: at once if nobody runs it, else its holder stops it."""
+        self.board.put(replace(run, cancelled_by=user))
+        if run.id in self.executions:
+            self._stop_run(run.id, Outcome.CANCELLED)
+        elif run.status is not RunStatus.RUNNING:
+            self.board.close(replace(run, cancelled_by=user), RunStatus.CANCELLED, f"by {user}", now.wall_ms)
+
+    def _stop_run(self, run: RunId, outcome: Outcome) -> None:
+        execution = self.executions[run]
+        if execution.stop(outcome):
+            self._out.work.append(CancelWork(run, execution.grace_s))
+
+    def _stop(self, now: Instant) -> None:
+        """A clean stop begins: nothing new, and what runs is stopped. The claims end when all is dead."""
+        self.draining = True
+        for run in list(self.executions):
+            self._stop_run(run, Outcome.LOST)
+
+    def _drained(self, now: Instant) -> None:
+        """Everything of this node is dead: give all claims back, and leave."""
+        for execution in list(self.executions.values()):
+            if execution.outcome() is None:
+                return
+            self._keep_tasks(execution)
+            del self.executions[execution.run.id]
+            self._say(*self.status.fenced(execution.run.id, "its node was stopped", now))
+        if self._out.done:
+            return
+        self.keeper.holds.clear()
+        self._say(end(self.me, self.me.incarnation))
+        self._say(node_record(self.me, self._dags(), self.settings.node, self.version, gone=True))
+        self._out.done = True
+
+    def _dags(self) -> dict[str, str]:
+        if not self.settings.node.execute:
+            return {}
+        return {d.id: definition_hash(d)[:16] for d in self.definitions.values()}
+
+    def _execute(self, now: Instant) -> None:
+        for run, execution in list(self.executions.items()):
+            work, sends = execution.start_ready(now.wall_ms)
+            self._out.work.extend(work)
+            self._say(*sends)
+            if execution.dirty:
+                self._keep_tasks(execution)
+                self.status.changed(run, execution, now)
+            outcome = execution.outcome()
+            if outcome is not None:
+                self._complete(execution, outcome, now)
+
+    def _complete(self, execution: Execution, outcome: Outcome, now: Instant) -> None:
+        run = self.board.runs[execution.run.id]
+        del self.executions[run.id]
+        run = self.board.put(replace(run, tasks=execution.statuses()))
+        run = self.board.settled(run, outcome, now.wall_ms)
+        if execution.hold.key in self.keeper.holds:
+            self._say(self.keeper.release(execution.hold.key, outcome, ()))
+        self._say(*self.status.closed(run, execution, now))
+
+    def _keep_tasks(self, execution: Execution) -> None:
+        for name in sorted(execution.dirty):
+            self._out.persist.append(task_to_row(execution.tasks[name]))
+        execution.dirty.clear()
+        self.own_tasks[execution.run.id] = dict(execution.tasks)
+        run = self.board.runs.get(execution.run.id)
+        if run is not None:
+            self.board.put(replace(run, tasks=execution.statuses()))
+
+    def _wishes(self, now: Instant) -> list[Wish]:
+        """The first waiting run of every key that this node may claim now."""
+        if not self.settings.node.execute or self.draining or not self.ready:
+            return []
+        if len(self.executions) >= self.settings.coordinator.max_runs:
+            return []
+        wishes: dict[ClaimKey, Wish] = {}
+        for run in self.board.waiting():
+            if run.key is None or run.key in wishes or not self.eligible(run):
+                continue
+            wishes[run.key] = self._wish(run)
+        return list(wishes.values())
+
+    def eligible(self, run: Run) -> bool:
+        """Whether this node may execute the run: it matches, and has the very definition."""
+        if not self.settings.node.execute or run.definition not in self.pinned:
+            return False
+        node = run_node(run.id)
+        if node is not None:
+            return node == self.me.node
+        return matches(run.target, self.me.node, self.settings.node.labels)
+
+    def _wish(self, run: Run) -> Wish:
+        rivals = self.board.eligible(run.dag, run.target) if run_node(run.id) is None else []
+        order = sorted(
+            {n.account for n in rivals} | {self.me.account},
+            key=lambda a: (self.load(a), order_hash(run.id, a)),
+        )
+        assert run.key is not None
+        lease = int(min(self.settings.coordinator.claim_lease_duration, self.ledger.bounds.lease_s_max))
+        claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition)
+        return Wish(run.key, claim, order.index(self.me.account), len(order) == 1)
+
+    def load(self, account: UserId) -> int:
+        """How many claims the account holds, as far as this node is sure."""
+        heads = (self.ledger.sure(key) for key in self.ledger.known())
+        return sum(1 for head in heads if head for h in head.holders if h.account == account)
+
+    def executes(self, run: RunId) -> bool:
+        """Whether this node executes the run now."""
+        return run in self.executions
+
+    def tasks_of(self, run: RunId) -> dict[str, TaskRun]:
+        """What this node knows of the run's tasks: its own, or what the holder told."""
+        if (execution := self.executions.get(run)) is not None:
+            return execution.tasks
+        known = self.board.runs.get(run)
+        told = {n: TaskRun(run, n, s) for n, s in known.tasks.items()} if known else {}
+        own = self.own_tasks.get(run, {}) if known and known.account == self.me.account else {}
+        return {**told, **own}
+
+    @staticmethod
+    def hash_of(definition: Definition) -> str:
+        """The definition's hash."""
+        return definition_hash(definition)
+
+    def pin(self, definition: Definition) -> str:
+        """Keep a definition under its hash, so that an edited file changes the next run only."""
+        mark = definition_hash(definition)
+        if mark not in self.pinned:
+            self.pinned[mark] = definition
+            self._out.persist.append(
+                Put("definitions", {"hash": mark, "dag": definition.id, "text": canonical(definition)})
+            )
+        return mark
+
+    def _say(self, *sends: Send) -> None:
+        for send in sends:
+            if send.durable and send.state_key is not None:
+                self._unsettled[send.txn] = send
+            self._out.send.append(send)
+
+    def say(self, *sends: Send) -> None:
+        """Send on behalf of the desk."""
+        self._say(*sends)
+
+    def ask(self, ask: Ask) -> None:
+        """Ask on behalf of the desk."""
+        self._out.asks.append(ask)
