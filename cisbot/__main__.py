@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     sub = top.add_subparsers(dest="command", required=True)
     run = sub.add_parser("run", help="run this machine's node")
     run.add_argument("--config", required=True, help="the node's TOML file")
+    run.add_argument("--trace", type=Path, help="append a line of JSON for every step to this file")
     valid = sub.add_parser("validate", help="check DAG files")
     valid.add_argument("files", nargs="+")
     check.add_arguments(sub)
@@ -41,7 +42,7 @@ def run_node(args: argparse.Namespace) -> int:
     loaded = load(Path(args.config))
     for warning in loaded.warnings:
         standalone.say(warning)
-    asyncio.run(standalone.run(loaded.settings))
+    asyncio.run(standalone.run(loaded.settings, args.trace))
     return OK
 
 

@@ -31,6 +31,7 @@ from cisbot.node.definitions import DagFiles
 from cisbot.node.loop import NodeLoop
 from cisbot.node.socket import LocalDoor
 from cisbot.node.system import SystemClock, boot_time, new_incarnation
+from cisbot.node.trace import TraceFile
 from cisbot.store.dag_table import SqliteStore
 from cisbot.store.outbox_rows import send_from_row
 from cisbot.supervisor.events import PoolEvent, WorkerGone
@@ -49,10 +50,11 @@ Follow = Callable[[RoomId, str | None, "Node"], Awaitable[None]]
 class Node:
     """One running node. `serve` ends when `stop` was called, or raises why it can't go on."""
 
-    def __init__(self, settings: Settings, api: Api, say: Say) -> None:
+    def __init__(self, settings: Settings, api: Api, say: Say, *, trace: Path | None = None) -> None:
         self.settings = settings
         self.api = api
         self.say = say
+        self._trace = trace
         self.outbox: Outbox | None = None
         self._loop: NodeLoop | None = None
 
@@ -122,6 +124,7 @@ class Node:
             workers=PoolWorkers(pool, door),
             clock=SystemClock(),
             files=DagFiles(tuple(settings.node.dags)),
+            trace=self._open_trace(stack),
         )
         self.outbox, self._loop = outbox, loop
         stack.push_async_callback(room.close)
@@ -129,6 +132,13 @@ class Node:
         await door.open()
         stack.push_async_callback(door.close)
         await self._together(loop, kept, outbox, follow(room_id, kept.cursor, self))
+
+    def _open_trace(self, stack: AsyncExitStack) -> TraceFile | None:
+        if self._trace is None:
+            return None
+        trace = TraceFile(self._trace)
+        stack.callback(trace.close)
+        return trace
 
     async def _together(self, loop: NodeLoop, kept: Kept, outbox: Outbox, following: Awaitable[None]) -> None:
         """The loop is the node; when it ends, the others end. When another fails, the loop hears it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
 from cisbot.core.ids import RoomId, UserId
 from cisbot.core.settings import Settings
@@ -36,11 +37,11 @@ async def follow(room_id: RoomId, cursor: str | None, node: Node) -> None:
     await sync.run()
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, trace: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT. Raises `CisbotError` where the node can't start or go on."""
     api = await log_in(settings.matrix, settings.node.data_dir, say)
     try:
-        node = Node(settings, api, say)
+        node = Node(settings, api, say, trace=trace)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, node.stop)

@@ -1,0 +1,44 @@
+"""A line of JSON per step: what came in, what was decided. For tests, benchmarks and hard questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cisbot.core.effects import StartWork, Step
+from cisbot.core.inputs import Input, RoomBatch, WorkerReport
+from cisbot.node.system import boot_time
+
+
+class TraceFile:
+    """Appends to one file, line by line; never holds secrets, for sends are named, not quoted."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def __call__(self, item: Input, step: Step) -> None:
+        """Write one step."""
+        line: dict[str, object] = {"at": round(boot_time(), 4), "input": type(item).__name__}
+        match item:
+            case RoomBatch():
+                line["events"] = [f"{type(e).__name__} {e.event_id}" for e in item.events]
+            case WorkerReport():
+                frame = item.frame
+                line["task"] = f"{type(frame).__name__} {frame.run} {frame.task} {frame.attempt}"
+            case _:
+                pass
+        line["persist"] = len(step.persist)
+        line["send"] = [f"{send.type} {send.txn}" for send in step.send]
+        line["work"] = [
+            f"{type(w).__name__} {w.frame.run} {w.frame.task}"
+            if isinstance(w, StartWork)
+            else type(w).__name__
+            for w in step.work
+        ]
+        if step.halt is not None:
+            line["halt"] = step.halt
+        self._file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
