@@ -58,6 +58,7 @@ class Lifecycle:
         self.ready = kept.cursor is not None
         self.charter: ev.Charter | None = None
         self.draining = False
+        self.left = False
         self.past = kept.incarnation
         self.unfollowed: set[RunId] = set()
         self._looking: dict[str, Won] = {}
@@ -216,8 +217,9 @@ class Lifecycle:
             self._keep_tasks(execution)
             del self.executions[execution.run.id]
             self._say(*self.status.fenced(execution.run.id, "its node was stopped", now))
-        if self._out.done:
+        if self.left:
             return
+        self.left = True
         self.keeper.holds.clear()
         self._say(end(self.me, self.me.incarnation))
         self._say(node_record(self.me, self._dags(), self.settings.node, self.version, gone=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cisbot.core.effects import StartWork, Step
+from cisbot.core.effects import StartWork, Step, Work
 from cisbot.core.inputs import Input, RoomBatch, WorkerReport
 from cisbot.node.system import boot_time
 
@@ -42,3 +42,9 @@ class TraceFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _named(work: Work) -> str:
+    if isinstance(work, StartWork):
+        return f"StartWork {work.frame.run} {work.frame.task}"
+    return type(work).__name__

@@ -138,7 +138,9 @@ class Ledger:
         if later is None or [e.event_id for e in later] != [event.event_id]:
             return []
         epoch = event.epoch if isinstance(event, Take) else event.version
-        return [self._settle(event.key, Head(epoch - 1, event.after), later)]
+        before = Head(epoch - 1, event.after)
+        after, verdict = fold(event.key, before, event, self.bounds)
+        return [self._settle(event.key, before, later), Judged(event.key, event, verdict, after)]
 
     def _settle(self, key: ClaimKey, head: Head, later: Iterable[ClaimEvent]) -> Adopted:
         for event in later:

@@ -1,0 +1,226 @@
+"""Nodes of the pure world: a real coordinator each, a store of rows, and a worker that obeys the test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+
+from cisbot.core.claims.messages import Me
+from cisbot.core.claims.rows import head_from_row
+from cisbot.core.claims.state import Head
+from cisbot.core.coordinator import Coordinator
+from cisbot.core.dags.definition import Definition
+from cisbot.core.dags.parse import parse
+from cisbot.core.effects import (
+    CancelWork,
+    Drop,
+    MoveDeadline,
+    Put,
+    ReadBack,
+    ReadState,
+    ReadStory,
+    Send,
+    StartWork,
+    Step,
+)
+from cisbot.core.frames import StartTask, TaskEnded, TaskStarted
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
+from cisbot.core.inputs import (
+    BackRead,
+    Definitions,
+    Input,
+    Instant,
+    RoomBatch,
+    SendDone,
+    StateRead,
+    StoryRead,
+    Tick,
+    WorkerReport,
+)
+from cisbot.core.outbound import Kept
+from cisbot.core.room.decode import decode
+from cisbot.core.room.rows import powers_from_meta
+from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
+from cisbot.core.settings import Coordinator as CoordinatorSettings
+from cisbot.core.settings import Matrix, Node, Settings
+from cisbot.store.dag_table import KEYS
+from cisbot.store.outbox_rows import send_from_row, send_to_row
+from tests.world.room import HOME, ModelRoom
+
+Row = Mapping[str, str | int | float | None]
+
+
+def dag(text: str) -> Definition:
+    """A definition from YAML that is valid."""
+    parsed = parse(text, "test")
+    assert isinstance(parsed, Definition), parsed
+    return parsed
+
+
+class Machine:
+    """One node. `crash` loses all but the rows; `lose` also those."""
+
+    def __init__(self, room: ModelRoom, name: str, dags: list[Definition], *, execute: bool = True) -> None:
+        self.room = room
+        self.name = name
+        self.account = f"@{name}:{HOME}"
+        self.dags = dags
+        self.execute = execute
+        self.rows: dict[str, dict[str, Row]] = {table: {} for table in KEYS}
+        self.running: dict[tuple[str, str, int], StartTask] = {}
+        self.began: list[str] = []
+        self.halted: str | None = None
+        self.done = False
+        self.alive = False
+        self.auto: bool = True
+        self._starts = 0
+        self._place = 0
+        self.coordinator: Coordinator
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self, now: Instant) -> None:
+        """Start a new process on the kept rows."""
+        self._starts += 1
+        settings = Settings(
+            coordinator=CoordinatorSettings(claim_lease_duration=30.0),
+            node=Node(id=NodeId(self.name), data_dir=Path("/data"), execute=self.execute),
+            matrix=Matrix(
+                homeserver="http://hs", user_id=self.account, access_token=SecretStr("x"), room="!r"
+            ),
+        )
+        incarnation = Incarnation(f"{self.name}-{self._starts}")
+        me = Me(NodeId(self.name), UserId(self.account), incarnation)
+        kept = self._kept()
+        self.coordinator = Coordinator(settings, me, kept, "test")
+        self.alive, self.halted, self.running = True, None, {}
+        found = Definitions({d.id: d for d in self.dags}, ())
+        self._perform(self.coordinator.handle(found, now), now)
+        self._perform(self.coordinator.start(kept, now), now)
+        if kept.cursor is None:
+            self._place = len(self.room.stream)
+            state = self.room.whole_state()
+            self.feed(RoomBatch(str(self._place), (), gap=True, initial=True, state=state), now)
+        else:
+            self._place = int(kept.cursor)
+
+    def crash(self) -> None:
+        """The process dies, with all its tasks."""
+        self.alive, self.running = False, {}
+
+    def lose(self) -> None:
+        """The database is gone too."""
+        self.crash()
+        self.rows = {table: {} for table in KEYS}
+
+    def sync(self, now: Instant) -> bool:
+        """Hand the node what is new in the room; whether there was something."""
+        if not self.alive or self._place >= len(self.room.stream):
+            return False
+        start, self._place = self._place, len(self.room.stream)
+        self.feed(RoomBatch(str(self._place), self.room.events(start)), now)
+        return True
+
+    def feed(self, item: Input, now: Instant) -> None:
+        """One input, and all that follows from it at once."""
+        if self.alive:
+            self._perform(self.coordinator.handle(item, now), now)
+
+    def tick(self, now: Instant) -> None:
+        """Time has come."""
+        deadline = self.coordinator.deadline() if self.alive else None
+        if deadline is not None and deadline <= now.boot:
+            self.feed(Tick(), now)
+
+    def end_task(
+        self,
+        task: str,
+        now: Instant,
+        code: int = 0,
+        reason: Literal["exit", "cancelled", "fenced"] = "exit",
+        tail: str = "",
+    ) -> None:
+        """A running task ends."""
+        key = next(k for k in self.running if k[1] == task)
+        del self.running[key]
+        ended = TaskEnded(*key, code, None, reason, "", tail, {})
+        self.feed(WorkerReport(ended), now)
+
+    # -- effects ---------------------------------------------------------------------------------
+
+    def _perform(self, step: Step, now: Instant) -> None:
+        for write in [*step.persist, *(send_to_row(s) for s in step.send if s.durable)]:
+            match write:
+                case Put():
+                    self.rows[write.table][str(write.row[KEYS[write.table]])] = write.row
+                case Drop():
+                    self.rows[write.table].pop(write.key, None)
+        self.done = self.done or step.done
+        if step.halt is not None:
+            self.halted, self.alive = step.halt, False
+            return
+        for send in step.send:
+            self._send(send, now)
+        for ask in step.ask:
+            match ask:
+                case ReadState():
+                    raw = self.room.state.get((ask.type, ask.state_key))
+                    self.feed(StateRead(ask.tag, decode(raw) if raw else None), now)
+                case ReadBack():
+                    self.feed(BackRead(ask.tag, self._highest(ask.key)), now)
+                case ReadStory():
+                    events = tuple(e for e in self.room.events(0) if getattr(e, "run", None) == ask.run)
+                    self.feed(StoryRead(ask.tag, events), now)
+                case _:
+                    raise AssertionError(ask)
+        for work in step.work:
+            match work:
+                case StartWork():
+                    self._work(work.frame, now)
+                case CancelWork():
+                    for key in [k for k in self.running if k[0] == work.run]:
+                        self.end_task(key[1], now, code=-15, reason="cancelled")
+                case MoveDeadline():
+                    pass
+                case _:
+                    raise AssertionError(work)
+
+    def _highest(self, key: ClaimKey) -> int:
+        epochs = [getattr(e, "epoch", 0) for e in self.room.events(0) if getattr(e, "key", None) == key]
+        return max(epochs, default=0)
+
+    def _send(self, send: Send, now: Instant) -> None:
+        event = self.room.put(self.account, send.type, send.content, state_key=send.state_key, txn=send.txn)
+        self.feed(SendDone(send.txn, EventId(event)), now)
+
+    def _work(self, frame: StartTask, now: Instant) -> None:
+        key = (frame.run, frame.task, frame.attempt)
+        self.running[key] = frame
+        self.began.append(f"{frame.task}@{frame.env['CIS_FENCE']}")
+        self.feed(WorkerReport(TaskStarted(*key, 1)), now)
+        if self.auto and key in self.running:
+            self.end_task(frame.task, now)
+
+    def _kept(self) -> Kept:
+        meta = {key: str(row["value"]) for key, row in self.rows["meta"].items()}
+        heads = [head_from_row(row) for row in self.rows["heads"].values()]
+        sure: dict[ClaimKey, Head] = {key: head for key, head, is_sure in heads if is_sure}
+        return Kept(
+            cursor=meta.get("cursor"),
+            incarnation=Incarnation(meta["incarnation"]) if "incarnation" in meta else None,
+            sure=sure,
+            unsure=tuple(key for key, _, is_sure in heads if not is_sure),
+            runs=tuple(run_from_row(r) for r in self.rows["runs"].values()),
+            tasks=tuple(task_from_row(r) for r in self.rows["tasks"].values()),
+            nodes=tuple(node_from_row(r) for r in self.rows["nodes"].values()),
+            definitions={str(r["hash"]): dag(str(r["text"])) for r in self.rows["definitions"].values()},
+            outbox=tuple(send_from_row(r) for r in self.rows["outbox"].values()),
+            powers=powers_from_meta(meta),
+        )
+
+    def status(self, run: str) -> str:
+        """The run's status as this node knows it."""
+        return str(self.coordinator.board.runs[RunId(run)].status)

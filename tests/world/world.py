@@ -1,0 +1,64 @@
+"""The world: a room, some machines, and virtual time."""
+
+from __future__ import annotations
+
+from cisbot.core.dags.definition import Definition
+from cisbot.core.inputs import Instant
+from tests.world.machine import Machine
+from tests.world.room import OPERATOR, ModelRoom
+
+STEP_S = 0.25
+ROUNDS_MAX = 200
+
+
+class World:
+    """Runs until nothing is left to do, or for a span of virtual time."""
+
+    def __init__(self, dags: list[Definition], nodes: int = 2, *, lease_s_max: int = 600) -> None:
+        self.room = ModelRoom(lease_s_max)
+        self.boot = 1_000.0
+        self.machines = [Machine(self.room, f"node-{n + 1}", dags) for n in range(nodes)]
+        for machine in self.machines:
+            machine.start(self.now)
+        self.settle()
+
+    @property
+    def now(self) -> Instant:
+        """The present moment."""
+        return Instant(self.boot, self.room.wall_ms)
+
+    def settle(self) -> None:
+        """Hand on all that is new, until nobody says anything more."""
+        for _ in range(ROUNDS_MAX):
+            moved = [machine.sync(self.now) for machine in self.machines]
+            for machine in self.machines:
+                if machine.alive:
+                    machine.tick(self.now)
+            if not any(moved):
+                return
+        raise AssertionError("the nodes never come to rest")
+
+    def wait(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        end = self.boot + seconds
+        while self.boot < end:
+            self.boot += STEP_S
+            self.room.wall_ms += int(STEP_S * 1000)
+            self.settle()
+
+    def say(self, body: str, sender: str = OPERATOR, *, wait_s: float = 3.0) -> str:
+        """A person says something; then time passes."""
+        event = self.room.say(sender, body)
+        self.settle()
+        self.wait(wait_s)
+        return event
+
+    def react(self, target: str, key: str, sender: str = OPERATOR, *, wait_s: float = 3.0) -> None:
+        """A person reacts; then time passes."""
+        self.room.react(sender, target, key)
+        self.settle()
+        self.wait(wait_s)
+
+    def began(self) -> list[str]:
+        """All tasks that any node began, as node:task@fence."""
+        return [f"{m.name}:{what}" for m in self.machines for what in m.began]
