@@ -10,7 +10,8 @@ from tests.world.world import World
 HELLO = dag("id: hello\nscope: proj-a\ntasks:\n  a: {shell: 'true'}\n  b: {shell: 'true', needs: [a]}\n")
 GATED = dag("id: gated\nscope: proj-a\napproval: {count: 1, deadline: 1m}\ntasks: {a: {shell: 'true'}}\n")
 RESUME = dag(
-    "id: resume\nscope: proj-a\non_lost: resume\ntasks:\n  a: {shell: 'true'}\n  b: {shell: 'true', needs: [a]}\n"
+    "id: resume\nscope: proj-a\non_lost: resume\n"
+    "tasks:\n  a: {shell: 'true'}\n  b: {shell: 'true', needs: [a]}\n"
 )
 STRANGER = "@stranger:hs.test"
 

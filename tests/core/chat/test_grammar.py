@@ -1,0 +1,134 @@
+"""The grammar of `!dag`: what phones send, what people mistype, and any text at all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cisbot.core.chat.grammar import (
+    Approve,
+    Cancel,
+    Command,
+    Help,
+    List,
+    Logs,
+    Nodes,
+    Publish,
+    Reject,
+    Show,
+    Status,
+    format_command,
+    parse_command,
+    parse_word,
+    reaction,
+)
+from cisbot.errors import FieldError
+
+
+@pytest.mark.parametrize(
+    ("body", "command"),
+    [
+        ("!dag", Help()),
+        ("!dag help publish", Help("publish")),
+        ("!DAG List", List()),
+        ("!dag pub backup target=node-1", Publish("backup", "node-1")),
+        ("!dag publish backup a=1 note='two words'", Publish("backup", params={"a": "1", "note": "two words"})),
+        ("!dag publish backup note=“two words”", Publish("backup", params={"note": "two words"})),
+        ("!dag publish backup note=“dash – kept”", Publish("backup", params={"note": "dash – kept"})),
+        ("!dag publish backup–daily", Publish("backup-daily")),
+        ("!dag\u00a0publish backup priority=-5", Publish("backup", priority=-5)),
+        ("> <@a:b> old\n> text\n\n!dag status", Status()),
+        ("!dag publish\n```yaml\nid: x\ntasks: {}\n```", Publish("", attached="id: x\ntasks: {}")),
+        ("!dag publish - target=any\n```\nid: x\n```", Publish("", "any", attached="id: x")),
+        ("!dag logs k7f3qx dump", Logs("k7f3qx", "dump")),
+        ("!dag reject k7f3qx not today", Reject("k7f3qx", "not today")),
+        ("!dag publish x empty=", Publish("x", params={"empty": ""})),
+    ],
+)  # fmt: skip
+def test_it_is_read(body: str, command: Command) -> None:
+    assert parse_command(body) == command
+
+
+@pytest.mark.parametrize("body", ["", "hello", "!dagger x", "say !dag help", "dag help", "! dag"])
+def test_it_is_no_command(body: str) -> None:
+    assert parse_command(body) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("!dag pubish x", "Did you mean '!dag publish'?"),
+        ("!dag l", "is no command"),
+        ("!dag publish", "dag: is missing"),
+        ("!dag publish x y", "'y' is no key=value"),
+        ("!dag publish x a=1 a=2", "is given twice"),
+        ("!dag publish x a='open", "is not closed"),
+        ("!dag publish x priority=high", "is no priority"),
+        ("!dag show", "dag: is missing"),
+        ("!dag list all", "one word too many"),
+        ("!dag status\n```\nid: x\n```", "only be attached to publish"),
+    ],
+)
+def test_a_mistake_is_named(body: str, said: str) -> None:
+    with pytest.raises(FieldError) as error:
+        parse_command(body)
+    assert said in error.value.text()
+
+
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,20}\Z", fullmatch=True)
+VALUES = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=40).filter(
+    lambda v: (
+        not ('"' in v and "'" in v) and not set(v) & set("“”„«»‘’‚") and "`" not in v and "\u00a0" not in v
+    )
+)
+KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,20}\Z", fullmatch=True).filter(
+    lambda k: k not in ("target", "scope", "priority")
+)
+COMMANDS: st.SearchStrategy[Command] = st.one_of(
+    st.builds(
+        Publish,
+        dag=NAMES,
+        target=st.none() | NAMES,
+        scope=st.none() | NAMES,
+        priority=st.none() | st.integers(-100, 100),
+        params=st.dictionaries(KEYS, VALUES, max_size=4),
+    ),
+    st.builds(Show, NAMES),
+    st.builds(Status, st.none() | NAMES),
+    st.builds(Cancel, st.none() | NAMES),
+    st.builds(Approve, st.none() | NAMES),
+    st.builds(Logs, NAMES, st.none() | NAMES),
+    st.just(List()),
+    st.just(Nodes()),
+)
+
+
+@given(COMMANDS)
+def test_what_is_written_is_read_back(command: Command) -> None:
+    assert parse_command(format_command(command)) == command
+
+
+@given(st.text(max_size=300))
+def test_no_text_breaks_it(text: str) -> None:
+    for body in (text, "!dag " + text, "!dag publish " + text):
+        try:
+            parse_command(body)
+        except FieldError as error:
+            assert error.text()
+
+
+@pytest.mark.parametrize(
+    ("body", "command"),
+    [("yes", Approve()), ("OK!", Approve()), ("no", Reject()), ("Stop", Cancel()), ("yes please", None)],
+)
+def test_words(body: str, command: Command | None) -> None:
+    assert parse_word(body) == command
+
+
+@pytest.mark.parametrize(
+    ("key", "meaning"),
+    [("✅", "yes"), ("✔️", "yes"), ("👍🏽", "yes"), ("❌", "no"), ("✖️", "no"), ("👀", None), ("", None)],
+)
+def test_reactions(key: str, meaning: str | None) -> None:
+    assert reaction(key) == meaning
