@@ -60,6 +60,8 @@ def environment(frame: StartTask, mark: str, data: str, output: Path) -> dict[st
     env |= {"CIS_ATTEMPT": mark, "CIS_OUTPUT": str(output)}
     if data:
         env["CIS_DATA"] = data
+    if token := os.environ.get("CIS_WORKER"):  # by which the node finds what a dead worker left
+        env["CIS_WORKER"] = token
     if frame.kind == "skill" and (code := os.environ.get("PYTHONPATH")):
         own = frame.env.get("PYTHONPATH")
         env["PYTHONPATH"] = f"{code}{os.pathsep}{own}" if own else code

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from homeserver.demo.cluster import Cluster
@@ -59,7 +60,7 @@ def main() -> int:
         person = Person(cluster.synapse.base_url, cluster.operator, cluster.room, show)
         cluster.start_nodes()
         for name in cluster.passwords.keys() - {"operator"}:
-            person.wait(f"{name} to join", lambda e, name=name: is_record(e, name))
+            person.wait(f"{name} to join", partial(is_record, name))
         failed = run_steps(Steps(cluster, person, say))
         summary(cluster, time.monotonic() - began)
         if not given.once and not failed:
@@ -73,7 +74,7 @@ def main() -> int:
         cluster.close()
 
 
-def is_record(event: Event, node: str) -> bool:
+def is_record(node: str, event: Event) -> bool:
     """Whether the node says that it is there."""
     content = event.get("content")
     return event.get("type") == "io.cisbot.node" and isinstance(content, dict) and content.get("id") == node

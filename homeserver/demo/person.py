@@ -59,7 +59,7 @@ class Person:
                     raise TimeoutError(f"waited {seconds:.0f} s for {what}")
                 self._changed.wait(left)
 
-    def _send(self, kind: str, content: Mapping[str, object]) -> str:
+    def _send(self, kind: str, content: dict[str, object]) -> str:
         path = f"{V3}/rooms/{quote(self.room)}/send/{kind}/demo{next(self._txn)}.{time.time_ns()}"
         while True:
             status, answer = self._call("PUT", path, content)
@@ -71,7 +71,7 @@ class Person:
             time.sleep((wait_ms if isinstance(wait_ms, int) else 1000) / 1000)
 
     def _call(
-        self, method: str, path: str, body: Mapping[str, object] | None = None, timeout: float = 60
+        self, method: str, path: str, body: dict[str, object] | None = None, timeout: float = 60
     ) -> tuple[int, dict[str, object]]:
         return call(method, self.base_url + path, body, token=self.account.access_token, timeout=timeout)
 

@@ -20,7 +20,7 @@ from homeserver.install import VENV
 from homeserver.synapse import Synapse
 
 if TYPE_CHECKING:
-    from conftest import MakeAccount
+    from tests.conftest import MakeAccount
 
 pytestmark = pytest.mark.synapse
 

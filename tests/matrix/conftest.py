@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from scripted import NODE, Inbox, Scripted, serve
 
 from cisbot.matrix import waiting
 from cisbot.matrix.http import Api
+from tests.matrix.scripted import NODE, Inbox, Scripted, serve
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from scripted import Scripted, answer, hang, limited, lose, refused, text
 
 from cisbot.matrix import http
 from cisbot.matrix.http import Api, Method, Path, RateLimited, Refused, TokenDead, Unreachable
+from tests.matrix.scripted import Scripted, answer, hang, limited, lose, refused, text
 
 
 async def get(api: Api, timeout_s: float = 5) -> object:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from scripted import NODE, Scripted, answer, limited, lose, refused, text
 
 from cisbot.core.settings import Matrix
 from cisbot.errors import CisbotError
 from cisbot.matrix.login import load_session, log_in
+from tests.matrix.scripted import NODE, Scripted, answer, limited, lose, refused, text
 
 pytestmark = pytest.mark.usefixtures("brief")
 ISSUED = {"user_id": NODE, "device_id": "D", "access_token": "issued"}

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from scripted import NODE, ROOM, Inbox, Request, Scripted, answer, hang, limited, lose, refused, text
 
 from cisbot.core.effects import Priority, Send
 from cisbot.core.ids import EventId, RoomId
@@ -16,6 +15,19 @@ from cisbot.core.inputs import SendDone, SendFailed
 from cisbot.matrix import outbox as module
 from cisbot.matrix.http import Api, TokenDead
 from cisbot.matrix.outbox import Outbox, content_fault
+from tests.matrix.scripted import (
+    NODE,
+    ROOM,
+    Inbox,
+    Request,
+    Scripted,
+    answer,
+    hang,
+    limited,
+    lose,
+    refused,
+    text,
+)
 
 Start = Callable[[], asyncio.Task[None]]
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import pytest
 from pydantic import SecretStr
-from scripted import Inbox
 
 from cisbot.core.effects import Ask, Priority, ReadBack, ReadMedia, ReadState, ReadStory, Send
 from cisbot.core.ids import ClaimKey, EventId, RoomId, RunId, UserId
@@ -28,6 +27,7 @@ from cisbot.matrix.init import Role, RoomPlan, init_room
 from cisbot.matrix.login import log_in
 from cisbot.matrix.outbox import Outbox
 from cisbot.matrix.rooms import MatrixRoom, join
+from tests.matrix.scripted import Inbox
 
 pytestmark = pytest.mark.synapse
 

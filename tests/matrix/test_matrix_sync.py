@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from scripted import NODE, ROOM, Inbox, Scripted, answer, hang, lose, message, refused, synced, text
 
 from cisbot.core.ids import EventId, RoomId, UserId
 from cisbot.core.inputs import RoomBatch
@@ -18,6 +17,19 @@ from cisbot.matrix import sync as module
 from cisbot.matrix.follow import SyncLoop, SyncTap
 from cisbot.matrix.http import Api, TokenDead, Unreachable
 from cisbot.matrix.sync import LeftRoom, Seen, to_batch
+from tests.matrix.scripted import (
+    NODE,
+    ROOM,
+    Inbox,
+    Scripted,
+    answer,
+    hang,
+    lose,
+    message,
+    refused,
+    synced,
+    text,
+)
 
 ROOM_ID = RoomId(ROOM)
 

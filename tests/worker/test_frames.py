@@ -8,7 +8,6 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from real_processes import start
 
 from cisbot.core import frames
 from cisbot.core.frames import (
@@ -26,6 +25,7 @@ from cisbot.core.frames import (
     decode,
     encode,
 )
+from tests.worker.real_processes import start
 
 TEXT = st.text(max_size=40)
 INT = st.integers(-(2**63) + 1, 2**63 - 1)

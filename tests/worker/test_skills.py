@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from real_processes import CODE, Worker, start
 
 from cisbot.core.frames import CancelRun, TaskEnded
+from tests.worker.real_processes import CODE, Worker, start
 
 MODULE = """
 import asyncio, os, sys

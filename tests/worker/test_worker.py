@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_processes import Box, Worker, alive, boot, dies, start
 
 from cisbot.core.frames import (
     FRAME_BYTES_MAX,
@@ -27,6 +26,7 @@ from cisbot.core.frames import (
 )
 from cisbot.worker import shell
 from cisbot.worker.results import OutputError, read_outputs
+from tests.worker.real_processes import Box, Worker, alive, boot, dies, start
 
 # Forks twice and leaves session and group, as daemons do; `$1` runs in it.
 DAEMON = """
@@ -210,7 +210,7 @@ def test_deadline_moves_both_ways(worker: Worker, tmp_path: Path, box: Box) -> N
 
 def worker_speaks(worker: Worker, within_s: float) -> bool:
     """Whether a frame comes within that time."""
-    from real_processes import readable
+    from tests.worker.real_processes import readable
 
     assert worker.process.stdout is not None
     return readable(worker.process.stdout.fileno(), within_s)

@@ -33,7 +33,7 @@ from cisbot.errors import FieldError
         ("!dag help publish", Help("publish")),
         ("!DAG List", List()),
         ("!dag pub backup target=node-1", Publish("backup", "node-1")),
-        ("!dag publish backup a=1 note='two words'", Publish("backup", params={"a": "1", "note": "two words"})),
+        ("!dag publish backup a=1 b='two words'", Publish("backup", params={"a": "1", "b": "two words"})),
         ("!dag publish backup note=“two words”", Publish("backup", params={"note": "two words"})),
         ("!dag publish backup note=“dash – kept”", Publish("backup", params={"note": "dash – kept"})),
         ("!dag publish backup–daily", Publish("backup-daily")),

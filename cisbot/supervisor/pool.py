@@ -1,0 +1,278 @@
+"""The pool: tasks go to the worker of their scope, which is found, started, reused, and ended when idle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from cisbot.core.frames import (
+    PROTOCOL,
+    CancelRun,
+    FrameError,
+    FromWorker,
+    Hello,
+    Ready,
+    SetDeadline,
+    Shutdown,
+    StartTask,
+    TaskEnded,
+    TaskStarted,
+    ToWorker,
+)
+from cisbot.supervisor.events import (
+    Evicted,
+    PoolEvent,
+    WorkerGone,
+    WorkerIdle,
+    WorkerStarted,
+)
+from cisbot.supervisor.leftovers import become_subreaper
+from cisbot.supervisor.member import START_TRIES_MAX, Ending, Member, Open, never_started
+from cisbot.supervisor.process import WorkerProcess
+
+READY_S = 30.0  # from spawn to `Ready`
+CLOSE_S = 5.0  # beyond the grace, for workers to end when the pool closes
+
+
+class Pool:
+    """Workers by name, at most `max_workers` at once, each with `max_concurrent` tasks at once.
+
+    A worker ends after `idle_timeout_s` without a task; when there is no place, the longest-idle one ends
+    sooner, and when none is idle, the scope waits its turn. `emit` gets the events, in the event loop and
+    possibly from inside a call of ours; `clock` gives CLOCK_BOOTTIME seconds. `code_path` is what workers
+    import cisbot from, if not from where we are. Must be made inside the running loop; holds of the
+    `NodeLock` only.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        max_concurrent: int,
+        idle_timeout_s: float,
+        max_workers: int,
+        emit: Callable[[PoolEvent], None],
+        clock: Callable[[], float],
+        code_path: Path | None = None,
+    ) -> None:
+        assert max_workers >= 1
+        assert max_concurrent >= 1
+        self._data_dir = data_dir.resolve()
+        self._max_concurrent = max_concurrent
+        self._idle_timeout_s = idle_timeout_s
+        self._max_workers = max_workers
+        self._emit = emit
+        self._clock = clock
+        self._code_path = code_path
+        self._loop = asyncio.get_running_loop()
+        self._members: dict[str, Member] = {}
+        self._waiting: deque[Member] = deque()
+        self._jobs: dict[str, asyncio.Task[None]] = {}  # one for each process, by worker name
+        self._closed = False
+        become_subreaper()
+
+    def start_task(self, worker_name: str, frame: StartTask) -> None:
+        """Hand a task to the scope's worker, now or when there is one."""
+        key = (frame.run, frame.task, frame.attempt)
+        if self._closed:
+            self._emit(never_started(key))
+            return
+        member = self._members.setdefault(worker_name, Member(worker_name))
+        if key not in member.open:
+            member.pending[key] = frame
+            self._advance(member)
+
+    def cancel_run(self, run: str, grace_s: float) -> None:
+        """Stop the run's tasks; `TaskEnded` follows for each."""
+        for member in tuple(self._members.values()):
+            if any(key[0] == run for key in member.open):
+                self._send(member, CancelRun(run, grace_s))
+            self._drop_pending(member, run)
+
+    def set_deadline(self, run: str, deadline: float) -> None:
+        """When the run's last process must be dead (CLOCK_BOOTTIME seconds)."""
+        for member in self._members.values():
+            if member.move_deadline(run, deadline):
+                self._send(member, SetDeadline(run, deadline))
+                self._watch_deadlines(member)
+
+    async def close(self, grace_s: float) -> None:
+        """End all workers: TERM to their tasks, KILL after `grace_s`. When it returns, nothing lives."""
+        self._closed = True
+        self._waiting.clear()
+        for member in tuple(self._members.values()):
+            member.stop_timers()
+            self._drop_pending(member, None)
+            self._end(member, "closed", grace_s)
+        if self._jobs:
+            await asyncio.wait(self._jobs.values(), timeout=grace_s + CLOSE_S)
+        for member in self._members.values():
+            if member.process is not None:
+                member.process.kill()
+        if self._jobs:
+            await asyncio.wait(self._jobs.values())
+
+    def _drop_pending(self, member: Member, run: str | None) -> None:
+        for key in [key for key in member.pending if run is None or key[0] == run]:
+            del member.pending[key]
+            self._emit(never_started(key))
+
+    def _send(self, member: Member, frame: ToWorker) -> None:
+        """Write a frame to the worker, and kill one that does not read."""
+        assert member.process is not None
+        try:
+            member.process.pipe.send(frame)
+        except FrameError:
+            member.process.kill()
+
+    def _advance(self, member: Member) -> None:
+        """Do the next thing for a member that has tasks waiting."""
+        if member.ready and member.ending is None:
+            if member.idle_timer is not None:
+                member.idle_timer.cancel()
+            while member.pending:
+                key, frame = next(iter(member.pending.items()))
+                del member.pending[key]
+                member.open[key] = Open(None, frame.deadline)
+                self._send(member, frame)
+            self._watch_deadlines(member)
+        elif member.pending and not (member.process or member.queued or member.retry_timer):
+            delay = member.not_before - self._loop.time()
+            if delay > 0:
+                member.retry_timer = self._loop.call_later(delay, self._retry, member)
+            else:
+                member.queued = True
+                self._waiting.append(member)
+                self._admit()
+
+    def _retry(self, member: Member) -> None:
+        member.retry_timer = None
+        self._advance(member)
+
+    def _admit(self) -> None:
+        """Give places to those that wait, the first first; make room by ending idle workers."""
+        while self._waiting and len(self._jobs) < self._max_workers:
+            member = self._waiting.popleft()
+            member.queued = False
+            if member.pending:
+                job = self._loop.create_task(self._live(member))
+                self._jobs[member.name] = job
+        leaving = sum(member.ending is not None for member in self._members.values())
+        idle = sorted((m for m in self._members.values() if m.idle), key=lambda m: m.idle_since)
+        for victim in idle[: max(len(self._waiting) - leaving, 0)]:
+            self._end(victim, "evicted", 0.0)
+
+    def _end(self, member: Member, why: Ending, grace_s: float) -> None:
+        """Ask the worker to end; what it has is cancelled."""
+        if member.process is not None:
+            member.ending = why
+            member.stop_timers()
+            self._send(member, Shutdown(grace_s))
+
+    def _settle(self, member: Member) -> None:
+        """Start the idle time of a worker that has nothing to do, or let another have its place."""
+        if member.idle:
+            member.idle_since = self._clock()
+            member.idle_timer = self._loop.call_later(self._idle_timeout_s, self._end, member, "idle", 0.0)
+            self._admit()
+
+    def _watch_deadlines(self, member: Member) -> None:
+        """Kill a worker that has missed a deadline: it keeps them by itself, so it must be stuck."""
+        if member.fence_timer is not None:
+            member.fence_timer.cancel()
+            member.fence_timer = None
+        if not member.open:
+            return
+        rest = min(task.deadline for task in member.open.values()) - self._clock()
+        if rest > 0:
+            member.fence_timer = self._loop.call_later(min(rest, 3_600.0), self._watch_deadlines, member)
+        elif member.process is not None:
+            member.process.kill()
+
+    async def _live(self, member: Member) -> None:
+        """One worker process, from its spawn to the death of all that it left."""
+        try:
+            process = WorkerProcess(member.name, self._data_dir, self._code_path)
+        except OSError as error:
+            self._gone(member, f"it can't be started: {error}")
+            return
+        member.process = process
+        if self._closed:
+            process.kill()
+        why = ""
+        try:
+            await self._converse(member, process)
+        except FrameError as error:
+            why = f"it broke the protocol: {error}; "
+            process.kill()
+        except TimeoutError:
+            why = f"it was not ready within {READY_S:g} s; "
+            process.kill()
+        how = await process.end(member.groups())
+        self._gone(member, why + how)
+
+    async def _converse(self, member: Member, process: WorkerProcess) -> None:
+        """Greet the worker and take its frames, to the end of its output.
+
+        Raises `FrameError` for a breach of the protocol, `TimeoutError` for a worker that never gets ready.
+        """
+        await process.connect()
+        process.pipe.send(Hello(PROTOCOL, member.name, self._max_concurrent))
+        frames = process.pipe.frames()
+        async with asyncio.timeout(READY_S):
+            ready = await anext(frames, None)
+        if ready is None:
+            return
+        if not isinstance(ready, Ready) or ready.protocol != PROTOCOL:
+            raise FrameError(f"{ready} is no greeting")
+        member.ready = True
+        self._emit(WorkerStarted(member.name, process.pid))
+        self._advance(member)
+        self._settle(member)
+        async for frame in frames:
+            self._take(member, frame)
+
+    def _take(self, member: Member, frame: FromWorker) -> None:
+        """Note a report and pass it on. Raises `FrameError` for one about a task it doesn't have."""
+        if isinstance(frame, Ready):
+            raise FrameError("it greets twice")
+        key = (frame.run, frame.task, frame.attempt)
+        task = member.open.get(key)
+        match frame:
+            case TaskStarted() if task is not None and task.pid is None:
+                task.pid = frame.pid
+            case TaskEnded() if task is not None:
+                del member.open[key]
+                member.crashes = 0
+            case _:
+                raise FrameError(f"{type(frame).__name__} for a task that it does not have")
+        self._emit(frame)
+        if isinstance(frame, TaskEnded):
+            self._settle(member)
+
+    def _gone(self, member: Member, why: str) -> None:
+        """The process and all its kin are dead: tell what is lost, and go on with what waits."""
+        lost = list(member.open)
+        ending, was_ready = member.ending, member.ready
+        member.open.clear()
+        member.stop_timers()
+        member.process, member.ready, member.ending = None, False, None
+        self._jobs.pop(member.name)
+        if ending is None:
+            member.crashed(self._loop.time())
+            if not was_ready and member.crashes >= START_TRIES_MAX:
+                lost += member.pending
+                member.pending.clear()
+        if lost:
+            self._emit(WorkerGone(member.name, tuple(lost), why))
+        if ending == "idle":
+            self._emit(WorkerIdle(member.name))
+        elif ending == "evicted":
+            self._emit(Evicted(member.name))
+        if member.pending:
+            self._advance(member)
+        elif member.crashes == 0:
+            self._members.pop(member.name, None)
+        self._admit()
