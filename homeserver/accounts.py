@@ -30,9 +30,7 @@ class Accounts:
     base_url: str
     shared_secret: str = field(repr=False)
 
-    def create(
-        self, name: str, password: str, *, admin: bool = False, device_id: str = ""
-    ) -> Account:
+    def create(self, name: str, password: str, *, admin: bool = False, device_id: str = "") -> Account:
         """Register the user `name` (a localpart), or log in when there is one by that name.
 
         Raises AccountError when the user exists with another password, or exists without
@@ -51,9 +49,7 @@ class Accounts:
             return _account(self._good(status, answer, f"make the user {name!r}"), password)
         account = self.login(name, password, device_id=device_id)
         if admin and not self.is_admin(account):
-            raise AccountError(
-                f"{account.user_id} exists and is no administrator; choose another name"
-            )
+            raise AccountError(f"{account.user_id} exists and is no administrator; choose another name")
         return account
 
     def login(self, name: str, password: str, *, device_id: str = "") -> Account:

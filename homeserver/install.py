@@ -40,8 +40,7 @@ def install(*, venv: Path = VENV, requirements: Path = REQUIREMENTS) -> Path:
             hint="on Debian and Ubuntu `apt install python3-venv` supplies the venv module",
         )
         _run(
-            [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
-            + ["-r", str(requirements)],
+            [str(python), "-m", "pip", "install", "--disable-pip-version-check"] + ["-r", str(requirements)],
             hint="pip's message above says why; it needs a package index (network or mirror)",
         )
         stamp.write_text(wanted)

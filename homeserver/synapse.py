@@ -158,9 +158,7 @@ class Synapse:
                     f"port {self.port} on 127.0.0.1 is in use: stop what listens there, "
                     "or give another with port=N (--port N)"
                 )
-            instance.write_private(
-                self.data_dir / "homeserver.yaml", render_homeserver(self._config)
-            )
+            instance.write_private(self.data_dir / "homeserver.yaml", render_homeserver(self._config))
             instance.write_private(self.data_dir / "log.yaml", render_log(self._config))
             self._spawn(lock)
         finally:
@@ -251,7 +249,6 @@ def _lock(path: Path, deadline: float) -> int:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise StartError(
-                    f"another Synapse runs on {path.parent}: stop it, "
-                    "or give another data directory"
+                    f"another Synapse runs on {path.parent}: stop it, or give another data directory"
                 ) from None
             time.sleep(_POLL_SECONDS)

@@ -72,6 +72,7 @@ class Cluster:
         log = (self.root / name / "node.log").open("ab")
         command = [sys.executable, "-m", "homeserver.demo.child", str(self._guard_read)]
         command += [sys.executable, "-m", "cisbot", "run", "--config", str(self.config(name))]
+        command += ["--trace", str(self.root / name / "trace.jsonl")]
         self.nodes[name] = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             pass_fds=[self._guard_read],

@@ -59,9 +59,7 @@ def test_second_call_does_nothing_until_the_pin_changes(
     assert run.commands == ["venv", "pip"] * 2
 
 
-def test_half_finished_install_is_done_again(
-    tmp_path: Path, run: FakeRun, requirements: Path
-) -> None:
+def test_half_finished_install_is_done_again(tmp_path: Path, run: FakeRun, requirements: Path) -> None:
     run.pip_fails = True
     with pytest.raises(InstallError):
         install(venv=tmp_path / "venv", requirements=requirements)
@@ -72,9 +70,7 @@ def test_half_finished_install_is_done_again(
 
 def test_of_two_at_once_one_installs(tmp_path: Path, run: FakeRun, requirements: Path) -> None:
     threads = [
-        threading.Thread(
-            target=install, kwargs={"venv": tmp_path / "venv", "requirements": requirements}
-        )
+        threading.Thread(target=install, kwargs={"venv": tmp_path / "venv", "requirements": requirements})
         for _ in range(4)
     ]
     for thread in threads:

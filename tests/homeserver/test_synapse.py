@@ -37,9 +37,7 @@ sys.stdin.read()
 
 
 def whoami(base_url: str, account: Account) -> str:
-    status, answer = call(
-        "GET", f"{base_url}/_matrix/client/v3/account/whoami", token=account.access_token
-    )
+    status, answer = call("GET", f"{base_url}/_matrix/client/v3/account/whoami", token=account.access_token)
     assert status == 200, answer
     return str(answer["user_id"])
 
@@ -51,10 +49,7 @@ def send_messages(synapse: Synapse, account: Account, count: int) -> list[int]:
     assert status == 200, room
     url = f"{client}/rooms/{room['room_id']}/send/m.room.message"
     body = {"msgtype": "m.text", "body": "hello"}
-    return [
-        call("PUT", f"{url}/{number}", body, token=account.access_token)[0]
-        for number in range(count)
-    ]
+    return [call("PUT", f"{url}/{number}", body, token=account.access_token)[0] for number in range(count)]
 
 
 def has_ended(pidfd: int, seconds: float) -> bool:
@@ -100,9 +95,7 @@ def test_lifted_limits_stand_no_ones_way(synapse: Synapse, make_account: "MakeAc
 def test_every_limit_synapse_knows_is_lifted() -> None:
     [source] = VENV.glob("lib/*/site-packages/synapse/config/ratelimiting.py")
     known = re.findall(r'parse\(\s*config,\s*"(rc_[a-z0-9_.]+)"', source.read_text())
-    config = HomeserverConfig(
-        "x", 1, "/x", Secrets("s", "m", "f"), Sqlite("/x/db"), limits="lifted"
-    )
+    config = HomeserverConfig("x", 1, "/x", Secrets("s", "m", "f"), Sqlite("/x/db"), limits="lifted")
     rendered = render_homeserver(config)
     assert len(known) > 15
     for name in known:
@@ -135,9 +128,7 @@ def test_port_in_use_is_named(synapse: Synapse, tmp_path: Path) -> None:
 
 
 def test_failed_start_shows_the_log(tmp_path: Path) -> None:
-    with pytest.raises(
-        StartError, match="(?s)ended with code.*Unknown default_room_version: nonsense"
-    ):
+    with pytest.raises(StartError, match="(?s)ended with code.*Unknown default_room_version: nonsense"):
         Synapse.start(tmp_path, room_version="nonsense")
 
 
@@ -168,9 +159,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(user) == 1
     assert "no homeserver's data directory" in capsys.readouterr().err
     command = [sys.executable, "-m", "homeserver", "run", "--data", str(tmp_path)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=VENV.parent.parent
-    ) as running:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=VENV.parent.parent) as running:
         try:
             assert running.stdout is not None
             url = running.stdout.readline().split()[0]

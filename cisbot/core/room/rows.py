@@ -1,8 +1,9 @@
-"""Power levels and the room's creation as rows of the store's `meta` table: a restart is told neither again."""
+"""Power levels and the room's creation as rows of the store's `meta` table: neither is told twice."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from pydantic import TypeAdapter
 
 from cisbot.core.effects import Put
