@@ -50,11 +50,20 @@ Follow = Callable[[RoomId, str | None, "Node"], Awaitable[None]]
 class Node:
     """One running node. `serve` ends when `stop` was called, or raises why it can't go on."""
 
-    def __init__(self, settings: Settings, api: Api, say: Say, *, trace: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        api: Api,
+        say: Say,
+        *,
+        trace: Path | None = None,
+        code_path: Path | None = None,
+    ) -> None:
         self.settings = settings
         self.api = api
         self.say = say
         self._trace = trace
+        self._code_path = code_path  # what workers import cisbot from, if not from where we are
         self.outbox: Outbox | None = None
         self._loop: NodeLoop | None = None
 
@@ -116,6 +125,7 @@ class Node:
             max_workers=settings.coordinator.max_workers,
             emit=self._pool_event,
             clock=boot_time,
+            code_path=self._code_path,
         )
         loop = NodeLoop(
             coordinator,

@@ -6,7 +6,6 @@ that ships a top-level `plugins` would replace ours.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -15,11 +14,16 @@ import cisbot
 
 
 def mount_plugins() -> None:
-    """Mount the folder `plugins` beside the package as `cisbot.plugins`, unless it is installed so."""
-    if "cisbot.plugins" in sys.modules or importlib.util.find_spec("cisbot.plugins") is not None:
+    """Mount the folder `plugins` beside the package as `cisbot.plugins`, unless a wheel has put it inside.
+
+    What stands beside this very package is taken, never a `cisbot.plugins` that is installed elsewhere.
+    """
+    package = Path(cisbot.__path__[0])
+    if "cisbot.plugins" in sys.modules or (package / "plugins").is_dir():
         return
-    root = str(Path(cisbot.__path__[0]).parent / "plugins")
+    root = package.parent / "plugins"
     module = types.ModuleType("cisbot.plugins")
-    module.__path__ = [root]
+    module.__path__ = [str(root)]
+    module.__file__ = str(root / "__init__.py")  # by which maubot finds what to forget at a reload
     sys.modules["cisbot.plugins"] = module
     cisbot.plugins = module
