@@ -8,7 +8,7 @@ import hashlib
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def _run(command: Sequence[str], *, hint: str) -> None:
 
 def main(names: Sequence[str]) -> int:
     """Install what is named, Synapse if nothing is, and print the interpreters' paths."""
-    installers = {"synapse": install, "maubot": install_maubot}
+    installers: dict[str, Callable[[], Path]] = {"synapse": install, "maubot": install_maubot}
     if unknown := [name for name in names if name not in installers]:
         print(f"error: unknown {unknown[0]!r}; expected one of: {', '.join(installers)}", file=sys.stderr)
         return 2
