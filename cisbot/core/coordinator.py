@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cisbot.core.claims.contend import RETRY_S
 from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, node_record
 from cisbot.core.claims.rows import head_to_row
@@ -44,6 +45,7 @@ from cisbot.core.runs.rows import node_to_row, run_to_row
 from cisbot.core.runs.state import NodeInfo, RunStatus
 
 APPROVAL_CHECK_S = 5.0
+FORBIDDEN_S = 60.0  # before a claim is tried again that the room refused
 
 
 class Coordinator(Lifecycle):
@@ -284,7 +286,8 @@ class Coordinator(Lifecycle):
         for execution in self.executions.values():
             execution.sent(item.txn, why, now.wall_ms)
         if isinstance(item, SendFailed):
-            self.contender.failed(item.txn, now.boot)
+            wait_s = FORBIDDEN_S if item.errcode == "M_FORBIDDEN" else RETRY_S
+            self.contender.failed(item.txn, now.boot, wait_s)
             self.memory.failed(item.txn, now.boot)
         else:
             self.status.sent(item.txn, item.event_id, now)

@@ -50,7 +50,11 @@ class Lifecycle:
         self.executions: dict[RunId, Execution] = {}
         self.own_tasks: dict[RunId, dict[str, TaskRun]] = {}
         self.place = Place(
-            settings.node.id, str(settings.node.data_dir), settings.coordinator.kill_grace, path
+            settings.node.id,
+            str(settings.node.data_dir),
+            settings.coordinator.kill_grace,
+            path,
+            tuple(settings.policy.rooms),
         )
         self.status = StatusBoard(self.board, me)
         self.desk = Desk(self)

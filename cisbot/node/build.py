@@ -134,6 +134,7 @@ class Node:
             workers=PoolWorkers(pool, door),
             clock=SystemClock(),
             files=DagFiles(tuple(settings.node.dags)),
+            say=self.say,
             trace=self._open_trace(stack),
         )
         self.outbox, self._loop = outbox, loop

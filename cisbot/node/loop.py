@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from cisbot.core.coordinator import Coordinator
 from cisbot.core.effects import Step
-from cisbot.core.inputs import Input, RoomBatch, Tick
+from cisbot.core.inputs import Input, RoomBatch, SendFailed, Tick
 from cisbot.core.outbound import Kept
 from cisbot.core.room.events import Message
 from cisbot.errors import CisbotError
@@ -36,6 +36,7 @@ class NodeLoop:
         workers: Workers,
         clock: Clock,
         files: DagFiles,
+        say: Callable[[str], None],
         trace: Callable[[Input, Step], None] | None = None,
     ) -> None:
         self._coordinator = coordinator
@@ -44,6 +45,7 @@ class NodeLoop:
         self._workers = workers
         self._clock = clock
         self._files = files
+        self._say = say
         self._trace = trace
         self._queue: asyncio.Queue[Input | BaseException] = asyncio.Queue()
         self._cancel_timer: Callable[[], None] | None = None
@@ -66,6 +68,8 @@ class NodeLoop:
                 raise item
             if isinstance(item, RoomBatch) and _has_command(item):
                 await self._read_files()
+            if isinstance(item, SendFailed) and item.errcode != "SUPERSEDED":
+                self._say(f"could not send {item.txn}: {item.errcode} {item.why}")
             step = self._coordinator.handle(item, self._clock.now())
             if self._trace is not None:
                 self._trace(item, step)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +24,16 @@ from cisbot.node.ports import Emit
 
 LINE_BYTES_MAX = 65_536
 ANSWER_S = 700.0
+
+
+@contextmanager
+def reachable(path: Path) -> Iterator[str]:
+    """The path as the kernel takes it: a socket's name has at most 107 bytes, a folder's may be longer."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 class _Request(BaseModel):
@@ -59,9 +72,8 @@ class LocalDoor:
     async def open(self) -> None:
         """Start to serve. A socket left by a dead node is replaced: its singleton lock is ours."""
         self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(
-            self._serve, path=str(self._path), limit=LINE_BYTES_MAX
-        )
+        with reachable(self._path) as path:
+            self._server = await asyncio.start_unix_server(self._serve, path=path, limit=LINE_BYTES_MAX)
         self._path.chmod(0o600)
 
     async def close(self) -> None:
@@ -113,7 +125,8 @@ def _input(request: MemoryRequest | StatusRequest, tag: str) -> Input:
 
 async def call(path: Path, request: BaseModel) -> dict[str, object]:
     """Ask the node that serves `path`. Raises `OSError` where none does."""
-    reader, writer = await asyncio.open_unix_connection(str(path), limit=LINE_BYTES_MAX * 4)
+    with reachable(path) as short:
+        reader, writer = await asyncio.open_unix_connection(short, limit=LINE_BYTES_MAX * 4)
     try:
         writer.write(request.model_dump_json().encode() + b"\n")
         await writer.drain()

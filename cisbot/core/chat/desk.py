@@ -97,8 +97,7 @@ class Desk:
         run = self.board.runs.get(RunId(run_id)) if isinstance(run_id, str) else None
         if run is None:
             return
-        if msg.edits is None:
-            run = self.board.add_message(run, msg.event_id)
+        run = self.board.add_message(run, msg.event_id)  # edits too: some clients react to these
         if block["kind"] == "prompt" and run.status is RunStatus.PENDING and run.key is None:
             self._learn(run, block)
         if block["kind"] in ("status", "final") and msg.sender == run.account:
@@ -277,7 +276,7 @@ class Desk:
         while len(self._denied) > DENIALS_MAX:
             self._denied.pop(next(iter(self._denied)))
         rule = self.board.rule(Act.CANCEL if act == "cancel" else Act.APPROVE, run.dag)
-        self.post(run, render.denied(user, act, rule), f"denied {run.id} {user}", now, mention=user)
+        self.post(run, render.denied(user, act, rule), f"denied {run.id} {user}", now, mentions=(user,))
 
     # -- out -------------------------------------------------------------------------------------
 
@@ -292,7 +291,7 @@ class Desk:
 
     def note(self, run: Run, text: str, topic: str, now: Instant) -> None:
         """Say something once in the run's thread, mentioning its publisher."""
-        self.post(run, Text(text, None), topic, now, mention=run.publisher)
+        self.post(run, Text(text, None), topic, now, mentions=(run.publisher,))
 
     def post(
         self,
@@ -302,7 +301,7 @@ class Desk:
         now: Instant,
         *,
         kind: str = "answer",
-        mention: UserId | None = None,
+        mentions: tuple[UserId, ...] = (),
         delay_s: float = 0.0,
         only_if: RunStatus | None = None,
         more: JsonMap | None = None,
@@ -311,7 +310,7 @@ class Desk:
         block: JsonMap = {"kind": kind, "run": run.id, **(more or {})}
         post = Post(
             f"{topic}.{self._office.me.incarnation}".replace("/", "-"), text.plain, text.html,
-            run_event(run.id), block, mention=mention, notify=mention is not None,
+            run_event(run.id), block, mentions=mentions, notify=bool(mentions),
         )  # fmt: skip
         self.answers.offer(
             post, topic, now, first=self.publisher.knowing(run.dag), delay_s=delay_s, run=run.id,
@@ -323,7 +322,7 @@ class Desk:
         unfinished = [n for n, s in run.tasks.items() if s in (TaskStatus.RUNNING, TaskStatus.PENDING)]
         self.post(
             run, render.lost_question(run, unfinished), f"lost {run.id} {run.epoch}", now, kind="ask",
-            mention=run.publisher, delay_s=1.0, only_if=RunStatus.LOST,
+            mentions=(run.publisher,), delay_s=1.0, only_if=RunStatus.LOST,
         )  # fmt: skip
 
     def expired(self, run: Run, now: Instant) -> None:

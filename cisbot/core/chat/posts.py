@@ -19,7 +19,7 @@ class Post:
     html: str | None
     thread: EventId
     block: JsonMap
-    mention: UserId | None = None
+    mentions: tuple[UserId, ...] = ()
     notify: bool = False
     priority: Priority = Priority.CHAT
     reply_to: EventId | None = None
@@ -51,7 +51,7 @@ def _body(post: Post) -> JsonMap:
     content: JsonMap = {
         "msgtype": "m.text" if post.notify else "m.notice",
         "body": post.text,
-        "m.mentions": {"user_ids": [post.mention]} if post.mention else {},
+        "m.mentions": {"user_ids": list(post.mentions)} if post.mentions else {},
         BLOCK: post.block,
     }
     if post.html is not None:

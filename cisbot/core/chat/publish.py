@@ -207,9 +207,9 @@ class Publisher:
             run, who, approval.count, run.definition, run.target, run.scope, run.params, run.expires_ms
         )
         more: JsonMap = {"needed": approval.count, "expires_ms": run.expires_ms, "definition": run.definition}
-        mention = approval.users[0] if approval.users else run.publisher
+        mentions = tuple(UserId(user) for user in approval.users[:20]) or (run.publisher,)
         self._desk.post(
-            run, text, f"prompt {run.id}", now, kind="prompt", mention=UserId(mention),
+            run, text, f"prompt {run.id}", now, kind="prompt", mentions=mentions,
             only_if=RunStatus.WAITING, more=more,
         )  # fmt: skip
 

@@ -79,7 +79,7 @@ class StatusBoard:
         block["kind"] = "final"
         post = Post(
             f"final.{self._mark(run)}", text.plain, text.html, run_event(run.id), block,
-            mention=run.publisher, notify=True, priority=Priority.FINAL,
+            mentions=(run.publisher,), notify=True, priority=Priority.FINAL,
         )  # fmt: skip
         return [send_of(post)]
 

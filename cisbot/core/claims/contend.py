@@ -107,11 +107,11 @@ class Contender:
             return []
         return self._take(wish, probe[0], epoch + 1, 0, now, fresh=True)
 
-    def failed(self, nonce: str, now: float) -> None:
+    def failed(self, nonce: str, now: float, wait_s: float = RETRY_S) -> None:
         """A send of this node is given up: try again a little later."""
         for key, attempt in self._attempts.items():
             if attempt.nonce == nonce:
-                self._move(key, attempt, Phase.TURN, now + RETRY_S)
+                self._move(key, attempt, Phase.TURN, now + wait_s)
 
     def gap(self) -> None:
         """Events were missed: nothing seen before counts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from string import Template
 
 from cisbot.core.claims.keeper import Hold
 from cisbot.core.dags.definition import Definition, Task
@@ -16,6 +17,8 @@ from cisbot.core.room.events import JsonMap, Outcome
 from cisbot.core.runs.state import Run, TaskRun, TaskStatus
 from cisbot.core.scopes import Scope, ScopeKind, parse_label
 
+MESSAGE_MAX = 32_000  # characters of a `matrix` task's message once its values are filled in
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -25,6 +28,7 @@ class Place:
     data_dir: str
     grace_s: float
     path: str = ""
+    rooms: tuple[str, ...] = ()
 
 
 class Execution:
@@ -79,6 +83,10 @@ class Execution:
         attempt = self.tasks[name].attempt + 1
         log = f"{self.place.data_dir}/logs/{self._folder()}/{name}.{self.hold.epoch}.{attempt}.log"
         self._set(name, status=TaskStatus.RUNNING, attempt=attempt, log_path=log, started_ms=now_ms)
+        if task.matrix is not None and task.matrix.room not in (None, *self.place.rooms):
+            error = f"this node may not write to {task.matrix.room}: it is not in [policy] rooms"
+            self._set(name, status=TaskStatus.FAILED, error=error, ended_ms=now_ms)
+            return
         if task.kind == "matrix":
             sends.append(self._message(name, task, attempt))
             return
@@ -91,7 +99,8 @@ class Execution:
         assert task.matrix is not None
         txn = f"task.{short_id(self.run.id)}.{name}.{self.hold.epoch}.{attempt}".replace("/", "-")
         self.sending[txn] = name
-        content: JsonMap = {"msgtype": "m.notice", "body": task.matrix.message}
+        body = Template(task.matrix.message).safe_substitute(self._env(name, task))
+        content: JsonMap = {"msgtype": "m.notice", "body": body[:MESSAGE_MAX]}
         if task.matrix.room is None:
             content["m.relates_to"] = {"rel_type": "m.thread", "event_id": run_event(self.run.id)}
             content[wire.BLOCK] = {"kind": "task", "run": self.run.id}
