@@ -38,9 +38,9 @@ from cisbot.core.lifecycle import Lifecycle
 from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Rejected, RoomEvent
-from cisbot.core.room.rows import powers_to_row
 from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY
 from cisbot.core.runs.board import RUNS_KEPT
+from cisbot.core.runs.power_rows import powers_to_row
 from cisbot.core.runs.rows import node_to_row, run_to_row
 from cisbot.core.runs.state import NodeInfo, RunStatus
 

@@ -20,7 +20,7 @@ from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, Incarnation, RoomId, UserId
 from cisbot.core.inputs import Input, Stop, WorkerLost, WorkerReport
 from cisbot.core.outbound import Kept
-from cisbot.core.room.rows import powers_from_meta
+from cisbot.core.runs.power_rows import powers_from_meta
 from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
 from cisbot.core.settings import Settings
 from cisbot.errors import CisbotError

@@ -42,7 +42,7 @@ from cisbot.core.inputs import (
 )
 from cisbot.core.outbound import Kept
 from cisbot.core.room.decode import decode
-from cisbot.core.room.rows import powers_from_meta
+from cisbot.core.runs.power_rows import powers_from_meta
 from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
 from cisbot.core.settings import Coordinator as CoordinatorSettings
 from cisbot.core.settings import Matrix, Node, Settings
