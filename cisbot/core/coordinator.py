@@ -115,6 +115,7 @@ class Coordinator(Lifecycle):
         return min((t for t in times if t is not None), default=None)
 
     _watch_at: float | None = None
+    _heard_myself = False
 
     # -- room events -----------------------------------------------------------------------------
 
@@ -217,7 +218,9 @@ class Coordinator(Lifecycle):
 
     def _node(self, record: ev.NodeRecord, now: Instant) -> None:
         mine = record.sender == self.me.account
-        if mine and record.incarnation != self.me.incarnation and self._announced:
+        if mine and record.incarnation == self.me.incarnation:
+            self._heard_myself = True
+        elif mine and self._heard_myself and not record.gone:  # before that it is our own past
             self._out.halt = (
                 f"another process runs as {self.me.account} and took over; this one stops. "
                 "Give every node an account of its own"
