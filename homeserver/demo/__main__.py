@@ -51,7 +51,8 @@ def main() -> int:
     args.add_argument("--root", type=Path, default=Path("demo-data"), help="where everything is kept")
     given = args.parse_args()
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     cluster = Cluster(given.root.absolute())
     began = time.monotonic()
     try:
