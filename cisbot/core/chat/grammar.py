@@ -15,6 +15,7 @@ from cisbot.errors import FieldError
 
 BODY_MAX = 60_000
 PRIORITY_MAX = 100
+RESERVED = ("target", "scope", "priority")
 VERBS = ("help", "list", "show", "publish", "status", "cancel", "approve", "reject", "logs", "nodes")
 YES = frozenset({"✅", "✔", "☑", "👍"})
 NO = frozenset({"❌", "✖", "👎", "❎"})
@@ -24,8 +25,12 @@ WORDS_STOP = frozenset({"cancel", "stop"})
 
 _PREFIX = re.compile(r"!dag(?=\s|\Z)", re.IGNORECASE)
 _FENCE = re.compile(r"```[^\n]*\n(.*?)\n?```\s*\Z", re.DOTALL)
-_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "‚": "'"})
+_QUOTES = str.maketrans("“”„‟«»‘’‚‛‹›", '"' * 6 + "'" * 6)
+_PIECES = re.compile("[^'‘’‚‛‹›]+|['‘’‚‛‹›]+")
 _DASHES = re.compile("[‐‑‒–—−]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAYBE_RUN = re.compile(r"[2-9a-hjkmnp-z]{3,6}(?:/\S*)?\Z|\$\S+\Z", re.IGNORECASE)
+_WORDS = re.compile(r"[A-Za-z0-9,.:;!?_]+(?: [A-Za-z0-9,.:;!?_]+)*\Z")
 _BARE = re.compile(r"[^\s\"'`\\]+\Z")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 
@@ -84,7 +89,7 @@ class Approve:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """`!dag reject [RUN] [reason]`."""
+    """`!dag reject [RUN] [reason]`; a first word that can't be a short id begins the reason."""
 
     run: str | None = None
     reason: str = ""
@@ -106,58 +111,75 @@ class Nodes:
 Command = Help | List | Show | Publish | Status | Cancel | Approve | Reject | Logs | Nodes
 
 
-def parse_command(body: str) -> Command | None:
-    """The command in a message; None where it is none. Raises `FieldError`."""
+def parse_command(body: str, *, file: bool = False) -> Command | None:
+    """The command in a message; None where it is none. Raises `FieldError`.
+
+    `file` says that the message brings a file, so that `publish` needs no DAG's name.
+    """
     text = _unquoted(body)
     if not _PREFIX.match(text):
         return None
     if len(text) > BODY_MAX:
         raise FieldError("message", "is too long for a command", f"at most {BODY_MAX} characters")
-    rest, attached = text[4:], None
-    if fence := _FENCE.search(rest):
-        attached, rest = fence[1], rest[: fence.start()]
-    words = _words(rest)
-    if not words:
+    if _SURROGATE.search(text):
+        raise FieldError("message", "holds half a character (a surrogate)", "text that can be UTF-8")
+    words, attached = _words(text[4:])
+    if not words and attached is None:
         return Help()
-    verb = _verb(words[0])
+    verb = _verb(words[0]) if words else ""
     if attached is not None and verb != "publish":
         raise FieldError("message", "a DAG can only be attached to publish", "", "See: !dag help publish")
-    return _command(verb, words[1:], attached)
+    return _command(verb, words[1:], attached, file=file)
 
 
 def _unquoted(body: str) -> str:
     """The body without a reply's quoted fallback."""
-    lines = body.replace("\u00a0", " ").lstrip().split("\n")
+    lines = body.lstrip().split("\n")
     if lines[0].startswith("> "):
         while lines and lines[0].startswith(">"):
             lines.pop(0)
     return "\n".join(lines).strip()
 
 
-def _words(text: str) -> list[str]:
-    """Split into words; quotes hold spaces together. Raises `FieldError` for a quote left open."""
+def _words(text: str) -> tuple[list[str], str | None]:
+    """The words, and the block that is attached. Raises `FieldError` where something is left open.
+
+    A quote opens at a word's beginning, after "=", or right after another closed (as in a shell, so that
+    a value can hold both kinds); anywhere else it is an apostrophe.
+    """
     words: list[str] = []
-    word, quote, begun = "", "", False
-    for char in text:
+    word: list[str] | None = None
+    quote, before = "", ""
+    for index, char in enumerate(text):
         plain = char.translate(_QUOTES)
         if quote:
             if plain == quote:
-                quote = ""
-            else:
-                word += char
-        elif plain in "\"'" and (not word or word.endswith("=")):
-            quote, begun = plain, True
+                quote, before = "", ""
+            elif word is not None:
+                word.append(char)
+        elif plain in "\"'" and (word is None or before in ("", "=")):
+            word, quote = word if word is not None else [], plain
         elif char.isspace():
-            if word or begun:
-                words.append(word)
-            word, begun = "", False
+            words += ["".join(word)] if word is not None else []
+            word = None
+        elif word is None and text.startswith("```", index):
+            return words, _fenced(text[index:])
         else:
-            word += _DASHES.sub("-", char)
+            word = word if word is not None else []
+            word.append(_DASHES.sub("-", char))
+            before = char
     if quote:
         raise FieldError("message", f"a quote {quote} is not closed", f"a second {quote}")
-    if word or begun:
-        words.append(word)
-    return words
+    return words + (["".join(word)] if word is not None else []), None
+
+
+def _fenced(text: str) -> str:
+    found = _FENCE.match(text)
+    if found is None:
+        raise FieldError("message", "the ``` block is not closed", "a last line of ```, and nothing after it")
+    if not found[1].strip():
+        raise FieldError("message", "the ``` block is empty", "a DAG's YAML", "See: !dag help publish")
+    return found[1]
 
 
 def _verb(word: str) -> str:
@@ -169,13 +191,14 @@ def _verb(word: str) -> str:
         return found[0]
     near = nearest(lower, VERBS)
     hint = near.replace("'", "'!dag ", 1) if near else "See: !dag help"
-    raise FieldError("command", f"'{word[:40]}' is no command", "", hint)
+    starts = ", ".join(v for v in VERBS if lower and v.startswith(lower))
+    raise FieldError("command", f"'{word[:40]}' is no command", starts and f"one of: {starts}", hint)
 
 
-def _command(verb: str, args: list[str], attached: str | None) -> Command:
+def _command(verb: str, args: list[str], attached: str | None, *, file: bool) -> Command:
     match verb:
         case "publish":
-            return _publish(args, attached)
+            return _publish(args, attached, file=file)
         case "help":
             return Help(_one(verb, args))
         case "list":
@@ -186,7 +209,7 @@ def _command(verb: str, args: list[str], attached: str | None) -> Command:
             return Nodes()
         case "show":
             dag = _one(verb, args)
-            if dag is None:
+            if not dag:
                 raise FieldError("dag", "is missing", "!dag show DAG", "See: !dag list")
             return Show(dag)
         case "status":
@@ -196,7 +219,7 @@ def _command(verb: str, args: list[str], attached: str | None) -> Command:
         case "approve":
             return Approve(_one(verb, args))
         case "reject":
-            return Reject(args[0] if args else None, " ".join(args[1:]))
+            return _reject(args)
         case _:
             if len(args) > 2:
                 raise FieldError(verb, f"'{args[2][:40]}' is one word too many", "!dag logs [RUN] [TASK]")
@@ -214,23 +237,34 @@ def _none(verb: str, args: list[str]) -> None:
         raise FieldError(verb, f"'{args[0][:40]}' is one word too many", f"!dag {verb}")
 
 
-def _publish(args: list[str], attached: str | None) -> Publish:
+def _reject(args: list[str]) -> Reject:
+    run = args.pop(0) if args and (args[0] == "-" or _MAYBE_RUN.match(args[0])) else None
+    return Reject(run if run != "-" else None, " ".join(args))
+
+
+def _publish(args: list[str], attached: str | None, *, file: bool) -> Publish:
     dag = ""
     if args and "=" not in args[0]:
         dag, args = args[0], args[1:]
     if dag == "-":
         dag = ""
-    if not dag and attached is None:
+    if not dag and attached is None and not file:
         raise FieldError("dag", "is missing", "!dag publish DAG [key=value …]", "See: !dag list")
     pairs: dict[str, str] = {}
     for arg in args:
         key, equals, value = arg.partition("=")
         if not equals:
-            raise FieldError("publish", f"'{arg[:40]}' is no key=value", f"such as {arg[:20]}=value")
+            mend = f"such as {arg[:20]}=value; a value with spaces goes in quotes"
+            raise FieldError("publish", f"'{arg[:40]}' is no key=value", mend, "See: !dag help publish")
         if not _KEY.match(key):
-            raise FieldError("publish", f"'{key[:40]}' can't be a key", "letters, digits, '_' and '-'")
+            what = f"'{key[:40]}' can't be a key"
+            raise FieldError(
+                "publish", what, "letters, digits, '_' and '-'", f"See: !dag show {dag}".rstrip()
+            )
+        if key.lower() in RESERVED:
+            key = key.lower()
         if key in pairs:
-            raise FieldError(key, "is given twice", "each key once")
+            raise FieldError(key, "is given twice", f"one {key}=value", f"See: !dag show {dag}".rstrip())
         pairs[key] = value
     target, scope = pairs.pop("target", None), pairs.pop("scope", None)
     return Publish(dag, target, scope, _priority(pairs.pop("priority", None)), pairs, attached)
@@ -246,39 +280,41 @@ def _priority(text: str | None) -> int | None:
 
 def format_command(command: Command) -> str:
     """The text that `parse_command` reads back as this command."""
+    verb = type(command).__name__.lower()
     match command:
         case Publish():
-            words = ["publish", command.dag or "-"]
-            for key in ("target", "scope", "priority"):
-                value = getattr(command, key)
-                words += [f"{key}={_quoted(str(value))}"] if value is not None else []
-            words += [f"{key}={_quoted(value)}" for key, value in command.params.items()]
-            fence = f"\n```yaml\n{command.attached}\n```" if command.attached is not None else ""
-            return "!dag " + " ".join(words) + fence
+            words = [_quoted(command.dag or "-")]
+            given = {"target": command.target, "scope": command.scope, "priority": command.priority}
+            pairs = {key: str(value) for key, value in given.items() if value is not None}
+            words += [f"{key}={_quoted(value)}" for key, value in (pairs | dict(command.params)).items()]
+            words += [f"\n```yaml\n{command.attached}\n```"] if command.attached is not None else []
         case Reject():
-            return " ".join(["!dag reject", *([command.run] if command.run else []), command.reason]).strip()
+            words = [command.run or "-"]
+            reason = command.reason
+            words += [reason if _WORDS.match(reason) else _quoted(reason)] if reason else []
         case Logs():
-            return " ".join(w for w in ("!dag logs", command.run, command.task) if w)
+            words = [_quoted(word) for word in (command.run, command.task) if word is not None]
         case Show():
-            return f"!dag show {command.dag}"
+            words = [_quoted(command.dag)]
         case Help():
-            return f"!dag help {command.topic or ''}".strip()
+            words = [_quoted(command.topic)] if command.topic is not None else []
         case Status() | Cancel() | Approve():
-            verb = type(command).__name__.lower()
-            return f"!dag {verb} {command.run or ''}".strip()
+            words = [_quoted(command.run)] if command.run is not None else []
         case List() | Nodes():
-            return f"!dag {type(command).__name__.lower()}"
+            words = []
+    return " ".join([f"!dag {verb}", *words])
 
 
 def _quoted(value: str) -> str:
+    """A word that is read back as this value: bare, in quotes, or in pieces with one kind of quotes each."""
     plain = value.translate(_QUOTES)
     if _BARE.match(value) and plain == value and not _DASHES.search(value):
         return value
     if '"' not in plain:
         return f'"{value}"'
-    if "'" not in plain:
-        return f"'{value}'"
-    raise FieldError("value", "holds both kinds of quotes", "one kind of quotes at most")
+    return "".join(
+        f"'{piece}'" if '"' in piece.translate(_QUOTES) else f'"{piece}"' for piece in _PIECES.findall(value)
+    )
 
 
 def parse_word(body: str) -> Command | None:

@@ -44,6 +44,14 @@ from cisbot.errors import FieldError
         ("!dag logs k7f3qx dump", Logs("k7f3qx", "dump")),
         ("!dag reject k7f3qx not today", Reject("k7f3qx", "not today")),
         ("!dag publish x empty=", Publish("x", params={"empty": ""})),
+        ("!dag publish x Target=any", Publish("x", "any")),
+        ("!dag publish x a=„zwei Wege“ b=«le mot»", Publish("x", params={"a": "zwei Wege", "b": "le mot"})),
+        ("!dag publish x a=don't b=5\"", Publish("x", params={"a": "don't", "b": '5"'})),
+        ("!dag publish x a='it is'\"'\"s", Publish("x", params={"a": "it is's"})),
+        ("!dag publish x a='```\nb'\n```\ny\n```", Publish("x", params={"a": "```\nb"}, attached="y")),
+        ("!dag reject not today", Reject(None, "not today")),
+        ("!dag reject K7F3QX/node-1 why", Reject("K7F3QX/node-1", "why")),
+        ("!dag reject - bad disk", Reject(None, "bad disk")),
     ],
 )  # fmt: skip
 def test_it_is_read(body: str, command: Command) -> None:
@@ -68,6 +76,14 @@ def test_it_is_no_command(body: str) -> None:
         ("!dag show", "dag: is missing"),
         ("!dag list all", "one word too many"),
         ("!dag status\n```\nid: x\n```", "only be attached to publish"),
+        ("!dag\n```\nid: x\n```", "only be attached to publish"),
+        ("!dag publish\n```\nid: x", "block is not closed"),
+        ("!dag publish\n```\n \n```", "block is empty"),
+        ("!dag l", "one of: list, logs"),
+        ("!dag show ''", "dag: is missing"),
+        ("!dag publish x target=a TARGET=b", "target: is given twice"),
+        ("!dag publish x a=\ud800", "half a character"),
+        ("!dag publish x " + "a" * 60_000, "too long"),
     ],
 )
 def test_a_mistake_is_named(body: str, said: str) -> None:
@@ -77,11 +93,8 @@ def test_a_mistake_is_named(body: str, said: str) -> None:
 
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,20}\Z", fullmatch=True)
-VALUES = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=40).filter(
-    lambda v: (
-        not ('"' in v and "'" in v) and not set(v) & set("“”„«»‘’‚") and "`" not in v and "\u00a0" not in v
-    )
-)
+VALUES = st.text(max_size=40) | st.text("\"'“‘’« =`\\-–\u00a0\n", max_size=12)
+RUNS = st.from_regex(r"[2-9a-hjkmnp-z]{6}(/[a-z0-9-]{1,9})?\Z", fullmatch=True)
 KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,20}\Z", fullmatch=True).filter(
     lambda k: k not in ("target", "scope", "priority")
 )
@@ -93,7 +106,10 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
         scope=st.none() | NAMES,
         priority=st.none() | st.integers(-100, 100),
         params=st.dictionaries(KEYS, VALUES, max_size=4),
+        attached=st.none() | st.text(min_size=1, max_size=40).filter(str.strip) | st.just("a\n```\n\n"),
     ),
+    st.builds(Reject, st.none() | RUNS, VALUES.map(str.strip)),
+    st.builds(Help, st.none() | NAMES),
     st.builds(Show, NAMES),
     st.builds(Status, st.none() | NAMES),
     st.builds(Cancel, st.none() | NAMES),
@@ -107,6 +123,10 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
 @given(COMMANDS)
 def test_what_is_written_is_read_back(command: Command) -> None:
     assert parse_command(format_command(command)) == command
+
+
+def test_a_file_needs_no_name() -> None:
+    assert parse_command("!dag publish", file=True) == Publish("")
 
 
 @given(st.text(max_size=300))
