@@ -9,8 +9,9 @@ import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from cisbot.core.dags.definition import Definition
+from cisbot.core.dags.definition import Definition, Param
 from cisbot.core.runs.state import NodeInfo, Run, RunStatus, TaskRun, TaskStatus
 from cisbot.core.settings import Rule
 from cisbot.errors import FieldError
@@ -18,9 +19,13 @@ from cisbot.errors import FieldError
 TAIL_MAX = 1_500
 TASKS_SHOWN = 10
 LINES_SHOWN = 20
-SILENT_S = 3_600
+PARAMS_SHOWN = 20
+YEAR_MAX_MS = 253_402_300_799_000  # the end of year 9999
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_TERMINAL = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[ -/]*[0-~])")
 _MARK = {
     RunStatus.WAITING: "⏸",
     RunStatus.PENDING: "⏳",
@@ -61,7 +66,11 @@ def clean(text: str, most: int = 200) -> str:
 
 
 def _block(text: str, most: int = TAIL_MAX) -> str:
-    lines = [_CONTROL.sub("", line) for line in text.replace("\t", "    ").split("\n")]
+    """The end of a log as a terminal would leave it: colours gone, a progress bar's last state only."""
+    plain = _TERMINAL.sub("", text).replace("\t", "    ").replace("\r\n", "\n")
+    lines = [_CONTROL.sub("", line.rstrip("\r").rpartition("\r")[2]) for line in plain.split("\n")]
+    while lines and not lines[-1].strip():
+        lines.pop()
     tail = "\n".join(lines[-LINES_SHOWN:]).strip("\n")[-most:]
     return tail.replace("```", "'''")
 
@@ -76,6 +85,22 @@ def seconds(value: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _moment(wall_ms: int) -> str:
+    moment = datetime.fromtimestamp(min(max(0, wall_ms), YEAR_MAX_MS) / 1000, UTC)
+    return moment.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _values(params: Mapping[str, str]) -> list[str]:
+    """Parameters one a line, and how many more there are: nothing is left out silently."""
+    lines = [f"  {clean(name, 64)}={clean(value)}" for name, value in list(params.items())[:PARAMS_SHOWN]]
+    more = len(params) - len(lines)
+    return [*lines, f"  … and {_many(more, 'more parameter')}"] if more > 0 else lines
 
 
 def help_text(topic: str | None) -> Text:
@@ -111,15 +136,30 @@ def dag_show(definition: Definition, mark: str) -> Text:
     if definition.description:
         lines.append(clean(definition.description))
     lines.append(f"target {definition.target}, if its node is lost: {definition.on_lost}")
-    for name, param in definition.params.items():
-        rule = "required" if param.required else f"default {clean(str(param.default), 40)}"
-        lines.append(f"  {name}: {param.type}, {rule}")
+    lines += [f"  {name}: {_rule(param)}" for name, param in list(definition.params.items())[:PARAMS_SHOWN]]
+    if len(definition.params) > PARAMS_SHOWN:
+        lines.append(f"  … and {_many(len(definition.params) - PARAMS_SHOWN, 'more parameter')}")
+    if (approval := definition.approval) is not None:
+        who = [*approval.users]
+        who += [f"power level {approval.power_level}"] if approval.power_level is not None else []
+        lines.append(f"needs {_many(approval.count, 'approval')}: {clean(' or '.join(who))}")
     for name, task in list(definition.tasks.items())[:LINES_SHOWN]:
         after = f" after {', '.join(task.needs)}" if task.needs else ""
         lines.append(f"• {name} ({task.kind}){clean(after)}")
     if len(definition.tasks) > LINES_SHOWN:
         lines.append(f"… and {len(definition.tasks) - LINES_SHOWN} more")
     return Text("\n".join(lines), None)
+
+
+def _rule(param: Param) -> str:
+    words = [str(param.type)]
+    if param.choices:
+        words.append(f"one of {clean(', '.join(map(str, param.choices)), 80)}")
+    if param.required:
+        words.append("required")
+    elif param.default is not None:
+        words.append(f"default {clean(str(param.default), 40)}")
+    return ", ".join(words)
 
 
 def _title(run: Run) -> str:
@@ -147,7 +187,7 @@ def run_status(run: Run, tasks: Mapping[str, TaskRun], now_ms: int, why: str | N
     """The status message of a run."""
     where = f" on {run.node}" if run.node else ""
     done = sum(1 for t in tasks.values() if t.status is TaskStatus.SUCCEEDED)
-    count = f" · {done}/{len(tasks)} tasks" if tasks else ""
+    count = f" · {done}/{_many(len(tasks), 'task')}" if tasks else ""
     lines = [f"{_title(run)} {run.status}{where}{count}"]
     if why or run.why:
         lines.append(clean(why or run.why))
@@ -168,13 +208,16 @@ def _task_lines(tasks: Iterable[TaskRun]) -> list[str]:
 
 
 def _how(task: TaskRun) -> str:
+    """Why it failed: what is known in words first, then the number."""
     if task.status is not TaskStatus.FAILED:
         return ""
+    error = "over its time limit" if task.error == "timeout" else task.error
+    parts = [clean(error, 80)] if error not in ("", "exit") else []
     if task.signal:
-        return f" (signal {task.signal})"
-    if task.exit_code:
-        return f" (exit {task.exit_code})"
-    return f" ({clean(task.error, 80)})" if task.error else ""
+        parts.append(f"signal {task.signal}")
+    elif task.exit_code:
+        parts.append(f"exit {task.exit_code}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def approval_prompt(
@@ -188,12 +231,12 @@ def approval_prompt(
     expires_ms: int | None,
 ) -> Text:
     """Ask for approval, saying exactly what would run."""
-    given = ", ".join(f"{k}={clean(v, 40)}" for k, v in list(params.items())[:10])
     lines = [
-        f"⏸ {run.dag} {run.short} waits for approval ({needed} needed)",
+        f"⏸ {run.dag} {run.short} waits for approval ({needed} needed), asked for by {clean(run.publisher)}",
         f"target {clean(target, 80)}, scope {scope}, definition {mark[:12]}",
-        *([f"with {given}"] if given else []),
-        f"May approve: {clean(', '.join(who))}",
+        *(["with", *_values(params)] if params else []),
+        f"May approve: {clean(', '.join(who), 600)}",
+        *([f"Expires {_moment(expires_ms)}"] if expires_ms is not None else []),
         "React with ✅ to approve or ❌ to reject.",
     ]
     return Text("\n".join(lines), None)
@@ -201,11 +244,11 @@ def approval_prompt(
 
 def final_reply(run: Run, tasks: Mapping[str, TaskRun], took_s: float, failing: TaskRun | None) -> Text:
     """How it ended, with the end of the failing task's log."""
-    head = f"{_title(run)} {run.status} on {run.node} after {seconds(took_s)}"
+    head = f"{_title(run)} {run.status}{f' on {run.node}' if run.node else ''} after {seconds(took_s)}"
     if run.cancelled_by:
-        head += f", cancelled by {run.cancelled_by}"
+        head += f", cancelled by {clean(run.cancelled_by)}"
     if failing is None:
-        return Text(f"{head}, {len(tasks)} tasks", None)
+        return Text(f"{head}, {_many(len(tasks), 'task')}", None)
     said = f"{failing.task}{_how(failing) or ' failed'}"
     tail = _block(failing.tail)
     plain = f"{head}\n{said}" + (f":\n{tail}" if tail else "") + f"\nMore: !dag logs {run.short}"
@@ -216,7 +259,9 @@ def final_reply(run: Run, tasks: Mapping[str, TaskRun], took_s: float, failing: 
 
 def lost_question(run: Run, unfinished: Sequence[str]) -> Text:
     """The holder is lost: what is known, and what may be decided."""
-    names = clean(", ".join(unfinished[:10])) or "no task that is known"
+    names = clean(", ".join(unfinished[:10]), 700) or "no task that is known"
+    if len(unfinished) > 10:
+        names += f" and {len(unfinished) - 10} more"
     plain = (
         f"❓ {run.dag} {run.short}: {clean(run.why)}. Not known to be done: {names}.\n"
         "React with ✅ to resume it from there, or ❌ to close it."
@@ -249,7 +294,9 @@ def denied(user: str, act: str, rule: Rule) -> Text:
     who = [*rule.users]
     if rule.power_level is not None:
         who.append(f"power level {rule.power_level}")
-    return Text(f"{user} may not {clean(act)}; that takes {clean(' or '.join(who)) or 'nobody'}.", None)
+    return Text(
+        f"{clean(user)} may not {clean(act)}; that takes {clean(' or '.join(who)) or 'nobody'}.", None
+    )
 
 
 def error_reply(error: FieldError) -> Text:
