@@ -88,3 +88,19 @@ def test_failing_command_is_shown_with_a_hint(tmp_path: Path) -> None:
 def test_missing_requirements_are_named(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match=r"gone\.txt is missing"):
         install(venv=tmp_path / "venv", requirements=tmp_path / "gone.txt")
+
+
+def test_maubot_gets_what_the_project_needs(
+    tmp_path: Path, run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[Sequence[str]] = []
+    monkeypatch.setattr(
+        module, "_run", lambda command, hint: (commands.append(command), run(command, hint=hint))
+    )
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[project]\ndependencies = ["a>=1"]\noptional-dependencies = {maubot = ["maubot"]}\n')
+    python = module.install_maubot(venv=tmp_path / "venv", project=project)
+    assert python == tmp_path / "venv" / "bin" / "python"
+    assert list(commands[1][-2:]) == ["a>=1", "maubot"]
+    with pytest.raises(InstallError, match=r"gone\.toml is missing"):
+        module.install_maubot(venv=tmp_path / "venv", project=tmp_path / "gone.toml")
