@@ -58,7 +58,7 @@ class SqliteStore:
         await self._on_thread(lambda raw: _commit(raw, writes))
 
     async def rows(self, table: str) -> list[dict[str, Value]]:
-        """All rows of a table, in primary-key order."""
+        """All rows of a table, in primary-key order; those of the outbox as they were last put."""
         return await self._on_thread(lambda raw: _rows(raw, table))
 
     async def _on_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -94,6 +94,7 @@ def _commit(raw: sqlite3.Connection, writes: Sequence[Write]) -> None:
 
 
 def _rows(raw: sqlite3.Connection, table: str) -> list[dict[str, Value]]:
-    cursor = raw.execute(f"SELECT * FROM {table} ORDER BY {KEYS[table]}")
+    order = "rowid" if table == "outbox" else KEYS[table]  # a status is said before its final reply
+    cursor = raw.execute(f"SELECT * FROM {table} ORDER BY {order}")
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

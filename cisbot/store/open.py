@@ -9,6 +9,7 @@ from pathlib import Path
 from cisbot.errors import CisbotError
 
 BUSY_MS = 10_000
+SQLITE_MIN = (3, 37, 0)  # the first with STRICT tables
 
 
 class StoreError(CisbotError):
@@ -28,6 +29,9 @@ def migrations() -> list[str]:
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Set the pragmas and migrate. Raises `StoreError`."""
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        least = ".".join(map(str, SQLITE_MIN))
+        raise StoreError(f"this Python has SQLite {sqlite3.sqlite_version}; expected {least} or newer")
     try:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
@@ -41,19 +45,26 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
                 f"{len(steps)}. Install that version, or give this node another data_dir"
             )
         for number, step in enumerate(steps[version:], start=version + 1):
-            connection.executescript(f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
     except sqlite3.Error as error:
         raise understood(error, path) from error
 
 
 def understood(error: sqlite3.Error, path: Path) -> StoreError:
     """The error in words for an operator."""
-    text = str(error)
-    if "full" in text:
+    text, code = str(error), getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE or _primary(code) == sqlite3.SQLITE_FULL:
         return StoreFull(f"the disk that holds {path} is full; make room, then start the node again")
-    if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
+    if _primary(code) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreError(
             f"{path} is damaged ({text}). Move it away and start again: the room knows the runs, and the "
             "node joins it anew"
         )
+    if _primary(code) == sqlite3.SQLITE_BUSY:
+        return StoreError(f"{path} is in use by another process ({text}); expected one node per data_dir")
     return StoreError(f"{path}: {text}")
+
+
+def _primary(code: int | None) -> int | None:
+    """The kind of error, without its extension."""
+    return None if code is None else code & 0xFF

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cisbot.core.effects import Drop, Priority, Put, Send
 from cisbot.store.dag_table import SqliteStore
@@ -95,6 +98,66 @@ async def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         await SqliteStore.open(path)
 
 
+async def test_damage_inside_is_named_too(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    first = await SqliteStore.open(path)
+    await first.commit([Put("meta", {"key": f"k{n}", "value": "x" * 2000}) for n in range(50)])
+    await first.close()
+    raw = bytearray(path.read_bytes())
+    raw[4096 * 20 :] = b"\xff" * (len(raw) - 4096 * 20)
+    path.write_bytes(raw)
+    store = await SqliteStore.open(path)
+    with pytest.raises(StoreError, match="is damaged.*Move it away"):
+        await store.rows("meta")
+    await store.close()
+
+
+async def test_what_waits_to_be_sent_keeps_its_order(store: SqliteStore) -> None:
+    sends = [Send(txn, "m.room.message", {}, Priority.CHAT, durable=True) for txn in ("status", "final", "a")]
+    await store.commit([send_to_row(send) for send in sends])
+    assert [send_from_row(row) for row in await store.rows("outbox")] == sends
+
+
+async def test_another_writer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cisbot.store.open.BUSY_MS", 1)
+    path = tmp_path / "node.db"
+    store = await SqliteStore.open(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="in use by another process"):
+        await store.commit([Put("meta", {"key": "a", "value": "1"})])
+    other.execute("ROLLBACK")
+    other.close()
+    await store.commit([Put("meta", {"key": "a", "value": "1"})])
+    await store.close()
+
+
+@pytest.mark.parametrize("good", [True, False])
+async def test_no_thread_is_left_that_would_hold_the_process(tmp_path: Path, good: bool) -> None:
+    path = tmp_path / ("node.db" if good else "missing/node.db")
+    before = set(threading.enumerate())
+    try:
+        await (await SqliteStore.open(path)).close()
+    except StoreError as error:
+        assert not good and "missing" in str(error)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+
+
+async def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "node.db"
+    await (await SqliteStore.open(path)).close()
+    steps = [*migrations(), "CREATE TABLE more (a TEXT) STRICT; CREATE TABLE meta (a TEXT) STRICT;"]
+    monkeypatch.setattr("cisbot.store.open.migrations", lambda: steps)
+    with pytest.raises(StoreError, match="already exists"):
+        await SqliteStore.open(path)
+    raw = sqlite3.connect(path)
+    assert raw.execute("SELECT name FROM sqlite_master WHERE name = 'more'").fetchall() == []
+    assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+    raw.close()
+
+
 async def test_sigkill_leaves_a_commit_boundary(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     for number in (1, 5, 20):
@@ -113,7 +176,19 @@ async def test_sigkill_leaves_a_commit_boundary(tmp_path: Path) -> None:
         assert int(str(values.pop())) >= number
 
 
-def test_a_send_comes_back_as_it_was() -> None:
-    send = Send("t", "m.room.message", {"body": "x", "n": [1, None, True]}, Priority.FINAL, durable=True)
-    row = send_to_row(send)
-    assert send_from_row(row.row) == send
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+SHORT = st.text(min_size=1, max_size=20)
+
+
+@given(
+    st.builds(
+        Send, SHORT, SHORT, st.dictionaries(SHORT, JSON, max_size=4), st.sampled_from(Priority),
+        st.none() | st.text(max_size=9), st.just(True), st.none() | SHORT, st.none() | SHORT,
+    )
+)  # fmt: skip
+def test_a_send_comes_back_as_it_was(send: Send) -> None:
+    assert send_from_row(send_to_row(send).row) == send
