@@ -94,9 +94,12 @@ def test_maubot_gets_what_the_project_needs(
     tmp_path: Path, run: FakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[Sequence[str]] = []
-    monkeypatch.setattr(
-        module, "_run", lambda command, hint: (commands.append(command), run(command, hint=hint))
-    )
+
+    def noted(command: Sequence[str], *, hint: str) -> None:
+        commands.append(command)
+        run(command, hint=hint)
+
+    monkeypatch.setattr(module, "_run", noted)
     project = tmp_path / "pyproject.toml"
     project.write_text('[project]\ndependencies = ["a>=1"]\noptional-dependencies = {maubot = ["maubot"]}\n')
     python = module.install_maubot(venv=tmp_path / "venv", project=project)
