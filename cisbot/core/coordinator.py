@@ -39,7 +39,6 @@ from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Rejected, RoomEvent
 from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY
-from cisbot.core.runs.board import RUNS_KEPT
 from cisbot.core.runs.power_rows import powers_to_row
 from cisbot.core.runs.rows import node_to_row, run_to_row
 from cisbot.core.runs.state import NodeInfo, RunStatus
@@ -247,7 +246,7 @@ class Coordinator(Lifecycle):
 
     def _alive_again(self, event: ev.Heartbeat) -> None:
         """A holder that was thought lost renewed in time: it still runs."""
-        for renewal in event.renews:
+        for renewal in event.renews if event.sender != self.me.account else ():
             head = self.ledger.sure(renewal.key)
             holder = head.held_by(event.sender, event.incarnation, renewal.epoch) if head else None
             run = self.board.runs.get(holder.run) if holder else None
@@ -381,18 +380,9 @@ class Coordinator(Lifecycle):
         for account in sorted(self.board.dirty_nodes):
             out.append(node_to_row(self.board.nodes[account]))
         self.board.dirty_nodes.clear()
-        self._forget()
-
-    def _forget(self) -> None:
-        """Old finished runs are in the room's history; the table keeps the newest."""
-        if len(self.board.runs) <= RUNS_KEPT + 200:
-            return
-        done = sorted((r for r in self.board.runs.values() if r.status.over), key=lambda r: r.published_ms)
-        for run in done[: len(self.board.runs) - RUNS_KEPT]:
-            self.board.forget(run.id)
-            self._out.persist.append(Drop("runs", run.id))
-            for name in self.own_tasks.pop(run.id, {}):
-                self._out.persist.append(Drop("tasks", f"{run.id} {name}"))
+        for run in self.board.forget_old():
+            out.append(Drop("runs", run))
+            out.extend(Drop("tasks", f"{run} {name}") for name in self.own_tasks.pop(run, {}))
 
 
 def _spoilt_key(event: Rejected) -> set[ClaimKey]:

@@ -11,10 +11,10 @@ from dataclasses import replace
 from cisbot.core.chat.desk import Desk
 from cisbot.core.chat.status import StatusBoard
 from cisbot.core.claims.contend import Contender, Wish
-from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Keeper, Taken, Won
+from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Hold, Keeper, Taken, Won
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.memory import Memory
-from cisbot.core.claims.messages import Claim, Me, end, node_record
+from cisbot.core.claims.messages import Claim, Me, end, node_record, release
 from cisbot.core.dags.definition import Definition, OnLost
 from cisbot.core.dags.parse import canonical, definition_hash
 from cisbot.core.effects import Ask, CancelWork, MoveDeadline, Put, ReadStory, Send
@@ -100,12 +100,20 @@ class Lifecycle:
                         self._out.work.append(MoveDeadline(fact.hold.run, fact.hold.deadline))
                 case Ended():
                     self._fenced(fact.hold.run, fact.why, now)
+                    self._give_up(fact.hold)
                     if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
                         self._lost(run, fact.why, now)
                 case Freed():
                     self._freed(fact, now)
                 case _:
                     pass
+
+    def _give_up(self, hold: Hold) -> None:
+        """Say that an ended hold is over: a renewal that was still on its way must not keep it."""
+        head = self.ledger.sure(hold.key)
+        if head is None or head.held_by(self.me.account, self.me.incarnation, hold.epoch):
+            carried = self.ledger.carried(hold.key)
+            self._say(release(self.me, hold.key, hold.epoch, hold.run, Outcome.LOST, carried, ()))
 
     def _freed(self, fact: Freed, now: Instant) -> None:
         run = self.board.runs.get(fact.holder.run)
@@ -250,9 +258,13 @@ class Lifecycle:
         run = self.board.runs[execution.run.id]
         del self.executions[run.id]
         run = self.board.put(replace(run, tasks=execution.statuses()))
-        run = self.board.settled(run, outcome, now.wall_ms)
         if execution.hold.key in self.keeper.holds:
             self._say(self.keeper.release(execution.hold.key, outcome, ()))
+        if outcome is Outcome.LOST:
+            self._say(*self.status.fenced(run.id, "lost", now))
+            self._lost(run, f"{self.me.node} could not renew its lease in time", now)
+            return
+        run = self.board.settled(run, outcome, now.wall_ms)
         self._say(*self.status.closed(run, execution, now))
 
     def _keep_tasks(self, execution: Execution) -> None:

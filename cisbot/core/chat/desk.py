@@ -48,7 +48,7 @@ class Desk:
         if self.board.runs_of(msg.event_id):
             return
         try:
-            command = grammar.parse_command(msg.body)
+            command = grammar.parse_command(msg.body, file=msg.file is not None)
         except FieldError as error:
             if not history:
                 self.answer(msg, render.error_reply(error), now)
@@ -127,9 +127,12 @@ class Desk:
     # -- people's commands -----------------------------------------------------------------------
 
     def _word(self, msg: Message) -> grammar.Command | None:
-        if self.board.of_message(msg.thread or msg.reply_to) is None:
+        run = self.board.of_message(msg.thread or msg.reply_to)
+        if run is None:
             return None
-        return grammar.parse_word(msg.body)
+        word = grammar.parse_word(msg.body)
+        undecided = run.status in (RunStatus.WAITING, RunStatus.LOST)
+        return word if undecided or isinstance(word, grammar.Cancel) else None  # "no" is just talk there
 
     def _command(self, msg: Message, command: grammar.Command, now: Instant, *, history: bool) -> None:
         try:
@@ -147,7 +150,13 @@ class Desk:
             case grammar.Approve() | grammar.Reject():
                 run = self.run_of(msg, command.run)
                 yes = isinstance(command, grammar.Approve)
-                self._decide(run, msg.sender, yes, now, msg.event_id)
+                if run.status not in (RunStatus.WAITING, RunStatus.LOST):
+                    raise FieldError(
+                        "run", f"{run.short} is {run.status}, there is nothing to decide", "",
+                        f"To stop it: !dag cancel {run.short}",
+                    )  # fmt: skip
+                reason = command.reason if isinstance(command, grammar.Reject) else ""
+                self._decide(run, msg.sender, yes, now, msg.event_id, reason)
                 return
             case grammar.Cancel():
                 self._cancel(self.run_of(msg, command.run), msg.sender, now, msg.event_id)
@@ -231,7 +240,8 @@ class Desk:
 
     # -- decisions -------------------------------------------------------------------------------
 
-    def _decide(self, run: Run, user: UserId, yes: bool, now: Instant, by: EventId) -> None:
+    def _decide(self, run: Run, user: UserId, yes: bool, now: Instant, by: EventId, reason: str = "") -> None:
+        said = f"by {user}" + (f": {render.clean(reason)}" if reason else "")
         if run.status is RunStatus.WAITING:
             if not self.publisher.may_approve(run, user):
                 if not yes and (user == run.publisher or self.board.may(Act.CANCEL, run.dag, user)):
@@ -242,15 +252,15 @@ class Desk:
             if yes:
                 self.board.approve(run, user)
             else:
-                run = self.board.close(run, RunStatus.REJECTED, f"by {user}", now.wall_ms)
-                self.note(run, f"{run.dag} {run.short} was rejected by {user}.", f"rejected {run.id}", now)
+                run = self.board.close(run, RunStatus.REJECTED, said, now.wall_ms)
+                self.note(run, f"{run.dag} {run.short} was rejected {said}.", f"rejected {run.id}", now)
         elif run.status is RunStatus.LOST:
             if user != run.publisher and not self.board.may(Act.APPROVE, run.dag, user):
                 self._deny(run, user, "decide about", now)
             elif yes:
                 self.board.approve(run, user)
             else:
-                self.board.close(run, RunStatus.FAILED, f"lost, closed by {user}", now.wall_ms)
+                self.board.close(run, RunStatus.FAILED, f"lost, closed {said}", now.wall_ms)
         elif not yes and not run.status.over:
             self._cancel(run, user, now, by)
 

@@ -18,7 +18,8 @@ from cisbot.core.settings import Act, Policy, Rule
 from cisbot.errors import FieldError
 
 CREATOR_POWER = 2**53 - 1
-RUNS_KEPT = 2_000  # finished runs beyond these are forgotten by `forget`
+RUNS_KEPT = 2_000
+RUNS_SLACK = 200  # so that forgetting is rare
 
 
 class Board:
@@ -182,12 +183,18 @@ class Board:
             return run
         return self.put(replace(run, status=OF_OUTCOME[outcome], ended_ms=now_ms))
 
-    def forget(self, run: RunId) -> None:
-        """Drop a finished run."""
-        gone = self.runs.pop(run)
-        self.dirty.discard(run)
-        for message in (run_event(run), *gone.messages):
-            self._by_message.pop(message, None)
+    def forget_old(self) -> list[RunId]:
+        """Drop the oldest finished runs beyond `RUNS_KEPT`: the room's history has them."""
+        if len(self.runs) <= RUNS_KEPT + RUNS_SLACK:
+            return []
+        done = sorted((r for r in self.runs.values() if r.status.over), key=lambda r: r.published_ms)
+        gone = done[: len(self.runs) - RUNS_KEPT]
+        for run in gone:
+            del self.runs[run.id]
+            self.dirty.discard(run.id)
+            for message in (run_event(run.id), *run.messages):
+                self._by_message.pop(message, None)
+        return [run.id for run in gone]
 
     def waiting(self) -> list[Run]:
         """The runs that may be claimed, by priority, then publication."""

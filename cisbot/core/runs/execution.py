@@ -162,6 +162,8 @@ class Execution:
         task = self.tasks.get(frame.task)
         if task is None or task.attempt != frame.attempt or task.status is not TaskStatus.RUNNING:
             return None
+        if frame.reason == "fenced":  # its worker stopped it before the lease ran out
+            self.stop(Outcome.LOST)
         good = frame.reason == "exit" and frame.exit_code == 0
         stopped = frame.reason in ("cancelled", "fenced")
         status = TaskStatus.SUCCEEDED if good else TaskStatus.CANCELLED if stopped else TaskStatus.FAILED
