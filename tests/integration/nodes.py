@@ -8,15 +8,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from homeserver.accounts import Account
+from homeserver.api import call
 from homeserver.demo.person import Event, Person
 from homeserver.synapse import Synapse
 from tests.conftest import MakeAccount
 
 LOCK = "io.cisbot.lock"
+V3 = "/_matrix/client/v3"
 
 
 class Nodes:
@@ -29,43 +33,78 @@ class Nodes:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.dags = root / "dags"
         self.dags.mkdir()
+        self.marks_file = root / "marks"
         self.person: Person
+        self.persons: list[Person] = []
         self.room = ""
 
-    def open(self, names: list[str], dags: dict[str, str], *, members: list[Account] | None = None) -> None:
-        """Make the room, write the DAGs, start the nodes and wait until each said that it is there."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(
+        self,
+        names: Sequence[str],
+        dags: Mapping[str, str],
+        *,
+        members: Sequence[Account] = (),
+        powers: Sequence[Account] = (),
+        more: str = "",
+    ) -> None:
+        """Make the room, write the DAGs, start the nodes and wait until each said that it is there.
+
+        `members` may talk, `powers` have the nodes' power; `more` is added to every node's settings.
+        """
         for name, text in dags.items():
-            (self.dags / f"{name}.yaml").write_text(f"id: {name}\n{text}")
+            self.write_dag(name, text)
         self.accounts = {name: self.make_account(name) for name in names}
-        self._make_room(members or [])
-        self.person = Person(self.synapse.base_url, self.operator, self.room, lambda event: None)
+        self.make_room(members, powers)
         for name in names:
-            self.write_settings(name)
+            self.write_settings(name, more)
             self.start(name)
         for name in names:
             self.joined(name)
 
-    def _make_room(self, members: list[Account]) -> None:
+    def write_dag(self, name: str, text: str) -> None:
+        """A DAG's file, there for all nodes."""
+        (self.dags / f"{name}.yaml").write_text(f"id: {name}\n{text}")
+
+    def make_room(self, members: Sequence[Account] = (), powers: Sequence[Account] = ()) -> None:
+        """`cisbot room init`, and the operator follows the room."""
         token = self.root / "operator.token"
         token.write_text(self.operator.access_token)
         alias = self.operator.user_id.partition(":")[0].removeprefix("@")
         args = ["room", "init", "--homeserver", self.synapse.base_url, "--user", self.operator.user_id]
-        args += ["--token-file", str(token), "--name", "tasks", "--alias", alias, "--lease-max", "10"]
-        for account in self.accounts.values():
+        args += ["--token-file", str(token), "--name", "tasks", "--alias", alias, "--lease-max", "6"]
+        for account in (*self.accounts.values(), *powers):
             args += ["--node", account.user_id]
         for account in members:
             args += ["--member", account.user_id]
         made = self.cisbot(*args)
         assert made.returncode == 0, made.stderr
         self.room = made.stdout.splitlines()[0].rpartition(": ")[2]
+        self.person = self.person_of(self.operator)
 
-    def write_settings(self, name: str, more: str = "") -> None:
+    def person_of(self, account: Account) -> Person:
+        """Somebody in the room."""
+        url = f"{self.synapse.base_url}{V3}/join/{self.room}"
+        assert call("POST", url, {}, token=account.access_token)[0] == 200
+        person = Person(self.synapse.base_url, account, self.room, lambda event: None)
+        self.persons.append(person)
+        return person
+
+    def write_settings(self, name: str, more: str = "", *, node_id: str = "", room: str = "") -> None:
         """A node's TOML file."""
         (self.root / name).mkdir(exist_ok=True)
         account = self.accounts[name]
         self.config(name).write_text(
-            f"""[node]
-id = "{name}"
+            f"""{more}
+[node]
+id = "{node_id or name}"
 data_dir = "data"
 dags = [{json.dumps(str(self.dags))}]
 labels = {{ name = "{name}" }}
@@ -73,13 +112,14 @@ labels = {{ name = "{name}" }}
 [coordinator]
 claim_lease_duration = {self.lease_s}
 kill_grace = 1
+worker_idle_timeout = 2
 
 [matrix]
 homeserver = "{self.synapse.base_url}"
 user_id = "{account.user_id}"
 access_token = "{account.access_token}"
-room = "{self.room}"
-{more}"""
+room = "{room or self.room}"
+"""
         )
         self.config(name).chmod(0o600)
 
@@ -91,41 +131,41 @@ room = "{self.room}"
         """What a node said to its operator."""
         return (self.root / name / "node.log").read_text()
 
-    def start(self, name: str) -> None:
-        """Start the node's process."""
+    def start(self, name: str, *command: str) -> None:
+        """Start the node's process, or another `command` in place of `python -m cisbot`."""
         with (self.root / name / "node.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "cisbot", "run", "--config", str(self.config(name))],
+                [*(command or (sys.executable, "-m", "cisbot")), "run", "--config", str(self.config(name))],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def joined(self, name: str, times: int = 1) -> None:
         """Wait for the node's record, the `times`-th."""
+        seen: list[object] = []
 
         def match(event: Event) -> bool:
             content = event.get("content")
-            return (
-                event.get("type") == "io.cisbot.node"
-                and isinstance(content, dict)
-                and content.get("id") == name
-                and self.count(lambda e: e.get("type") == "io.cisbot.node" and _id(e) == name) >= times
-            )
+            if event.get("type") == "io.cisbot.node" and isinstance(content, dict):
+                if content.get("id") == name and not content.get("gone"):
+                    seen.append(event)
+            return len(seen) >= times
 
         self.person.wait(f"{name} to join", match, 30)
 
-    def count(self, match: Callable[[Event], bool]) -> int:
-        """How many events match so far."""
-        return sum(1 for event in list(self.person.events) if match(event))
-
     def kill(self, name: str) -> None:
-        """SIGKILL to the node alone."""
+        """SIGKILL to the node alone; its workers die with it."""
         self.processes[name].send_signal(signal.SIGKILL)
         self.processes[name].wait(10)
 
+    def stop(self, name: str) -> int:
+        """SIGTERM; the exit code."""
+        self.processes[name].terminate()
+        return self.processes[name].wait(20)
+
     def close(self) -> None:
         """Stop all."""
-        if hasattr(self, "person"):
-            self.person.stop()
+        for person in self.persons:
+            person.stop()
         for process in self.processes.values():
             if process.poll() is None:
                 process.terminate()
@@ -142,6 +182,41 @@ room = "{self.room}"
             [sys.executable, "-m", "cisbot", *args],
             capture_output=True, text=True, check=False, timeout=timeout, env=dict(os.environ),
         )  # fmt: skip
+
+    def put_state(self, person: Person, kind: str, key: str, content: object) -> tuple[int, object]:
+        """Write state as that person; the status and the answer."""
+        key = key.replace("/", "%2F")
+        url = f"{self.synapse.base_url}{V3}/rooms/{self.room}/state/{kind}/{key}"
+        return call("PUT", url, content, token=person.account.access_token)  # type: ignore[arg-type]
+
+    # -- what the disk says ----------------------------------------------------------------------
+
+    def mark(self, more: str = "true") -> str:
+        """A shell script that leaves a mark: task, node, fence, run."""
+        return f'echo "$CIS_TASK $CIS_NODE $CIS_FENCE $CIS_RUN_ID" >> "{self.marks_file}"\n      {more}'
+
+    def job(self, more: str = "true", head: str = "scope: proj-a") -> str:
+        """A DAG of one task that leaves a mark."""
+        return f"{head}\ntasks:\n  a:\n    shell: |\n      {self.mark(more)}\n"
+
+    def gated(self, on_lost: str, head: str = "scope: proj-a") -> str:
+        """Two tasks; the second waits for the file `gate`."""
+        wait = f"n=0; while [ ! -e {self.root}/gate ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done"
+        return (
+            f"{head}\non_lost: {on_lost}\ntasks:\n  a:\n    shell: |\n      {self.mark()}\n"
+            f"  b:\n    needs: [a]\n    shell: |\n      {self.mark(wait)}\n"
+        )
+
+    def open_gate(self) -> None:
+        """Let the waiting task end."""
+        (self.root / "gate").touch()
+
+    def marks(self, lines: int = 0) -> list[tuple[str, str, int, str]]:
+        """The marks so far, at least `lines` of them: (task, node, fence, run)."""
+        found = wait_file(self.marks_file, lines=lines) if lines else []
+        if not lines and self.marks_file.exists():
+            found = self.marks_file.read_text().splitlines()
+        return [(w[0], w[1], int(w[2]), w[3]) for w in (line.split() for line in found)]
 
     # -- what the room says ----------------------------------------------------------------------
 
@@ -161,17 +236,20 @@ room = "{self.room}"
                 event.get("type") == LOCK
                 and isinstance(content, dict)
                 and (content.get("run"), content.get("action")) == (run, "release")
-                and content.get("outcome") is not None
+                and content.get("outcome") not in (None, "lost")
             )
 
-        event = self.person.wait(f"the outcome of {run}", match, seconds)
-        content = event["content"]
+        content = self.person.wait(f"the outcome of {run}", match, seconds)["content"]
         assert isinstance(content, dict)
         return str(content["outcome"])
 
     def replies(self, event: str) -> list[str]:
         """What nodes said in the thread of that event, edits left out."""
-        found = []
+        return [str(content["body"]) for content in self.thread(event)]
+
+    def thread(self, event: str) -> list[dict[str, object]]:
+        """The contents of messages in the thread of that event, edits left out."""
+        found: list[dict[str, object]] = []
         for raw in list(self.person.events):
             content = raw.get("content")
             if raw.get("type") != "m.room.message" or not isinstance(content, dict):
@@ -181,30 +259,36 @@ room = "{self.room}"
                 "m.thread",
                 event,
             ):
-                found.append(str(content.get("body")))
+                found.append(content)
         return found
 
     def reply(self, event: str, part: str, seconds: float = 30) -> str:
-        """Wait for a reply in the event's thread that holds `part`."""
+        """Wait for a message in the event's thread, or an edit of one, that holds `part`."""
+        originals: set[object] = set()
 
         def match(raw: Event) -> bool:
             content = raw.get("content")
             relates = content.get("m.relates_to") if isinstance(content, dict) else None
-            return (
-                isinstance(content, dict)
-                and isinstance(relates, dict)
-                and relates.get("event_id") == event
-                and part in str(content.get("body"))
-            )
+            if not isinstance(content, dict) or not isinstance(relates, dict):
+                return False
+            if relates.get("event_id") == event:
+                originals.add(raw.get("event_id"))
+            elif relates.get("event_id") not in originals:
+                return False
+            return part in str(content.get("body"))
 
         content = self.person.wait(f"{part!r} in reply to {event}", match, seconds)["content"]
         assert isinstance(content, dict)
         return str(content["body"])
 
+    def pass_time(self) -> None:
+        """Publish the DAG `timer` and wait for its end: whatever was due within its time has come."""
+        assert self.outcome(self.person.say("!dag publish timer")) == "succeeded"
 
-def _id(event: Event) -> object:
-    content = event.get("content")
-    return content.get("id") if isinstance(content, dict) else None
+
+def timer(seconds: float) -> str:
+    """A DAG that takes its time."""
+    return f"scope: clock\ntasks:\n  a:\n    shell: sleep {seconds}\n"
 
 
 def wait_file(path: Path, seconds: float = 30, *, lines: int = 1) -> list[str]:
@@ -215,3 +299,18 @@ def wait_file(path: Path, seconds: float = 30, *, lines: int = 1) -> list[str]:
             return found
         tick.wait(0.05)
     raise AssertionError(f"{path} has not {lines} lines: {path.read_text() if path.exists() else 'no file'}")
+
+
+def wait_exit(process: subprocess.Popen[bytes], seconds: float = 30) -> int:
+    """The exit code of a process that ends by itself."""
+    return process.wait(seconds)
+
+
+def wait_text(path: Path, part: str, seconds: float = 30) -> str:
+    """Wait until the file holds `part`; return its text."""
+    tick = threading.Event()
+    for _ in range(int(seconds * 20)):
+        if path.exists() and part in (text := path.read_text()):
+            return text
+        tick.wait(0.05)
+    raise AssertionError(f"{part!r} is not in {path}: {path.read_text() if path.exists() else 'no file'}")
