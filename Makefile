@@ -1,27 +1,35 @@
-# The one door. Needs Python 3.11 or newer and make; writes only below this folder (and pip's own cache).
+# The one door. Needs Python 3.11 or newer and make, nothing else; writes only below this folder
+# (and into pip's cache and the folder for temporary files).
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+PINS := .ci/constraints.txt
+SYNAPSE_PINS := .ci/constraints-synapse.txt
+# Relative on purpose: pip splits this variable at spaces, and the checkout's path may have some.
+synapse = PIP_CONSTRAINT=$(SYNAPSE_PINS) $(BIN)/python -m homeserver.install synapse
+maubot = PIP_CONSTRAINT=$(PINS) $(BIN)/python -m homeserver.install maubot
 
 .PHONY: setup check format quick test demo mbp clean
+.NOTPARALLEL:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml .ci/constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "cisbot needs Python 3.11 or newer: make setup PYTHON=/path/to/python3.11"; exit 1; }
+$(STAMP): pyproject.toml $(PINS)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'cisbot needs Python 3.11 or newer. Where it is elsewhere: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@echo "── installing cisbot and its tools into $(VENV)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -c .ci/constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || \
+	  { echo 'no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(PINS) -e '.[dev]'
 	@touch $@
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy cisbot plugins homeserver tests
-	$(BIN)/lint-imports
+	$(BIN)/python -m mypy --strict cisbot plugins homeserver tests
+	$(BIN)/lint-imports --no-logo
 
 format: setup
 	$(BIN)/ruff format .
@@ -30,17 +38,24 @@ format: setup
 quick: setup
 	$(BIN)/python -m pytest -m "not synapse" -n 2
 
+# pytest ends with 5 when it finds no tests, and make then fails. Synapse's tests are one after another:
+# they share one homeserver, and they measure. The last line is pytest's own.
 test: setup
-	$(BIN)/python -m homeserver.install
+	@echo "── Synapse and maubot, each in a virtual environment of its own"
+	@$(synapse)
+	@$(maubot)
 	$(BIN)/python -m pytest -m "not synapse" -n 2
 	$(BIN)/python -m pytest -m synapse
 
 demo: setup
-	@$(BIN)/python -m homeserver.install
+	@$(synapse)
 	@$(BIN)/python -m homeserver.demo $(if $(ONCE),--once)
 
 mbp: setup
+	@$(maubot) >/dev/null
 	$(BIN)/python -m homeserver.mbp dist/
 
 clean:
-	rm -rf $(VENV) homeserver/.venv demo-data dist build *.egg-info
+	rm -rf $(VENV) homeserver/.venv homeserver/.maubot-venv demo-data dist build *.egg-info
+	rm -rf .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find cisbot plugins homeserver tests -name __pycache__ -type d -prune -exec rm -rf {} +
