@@ -220,3 +220,73 @@ def test_two_nodes_with_one_id() -> None:
     assert "node-1" in twin.halted
     world.say("!dag publish hello")
     assert world.machines[0].began == ["a@1", "b@1"]
+
+
+HOSTILE: list[tuple[str, dict[str, object]]] = [
+    ("io.cisbot.lock", {"action": "take"}),
+    ("io.cisbot.lock", {"action": ["x"], "node": {}, "epoch": -1}),
+    ("io.cisbot.intent", {"node": "node-1"}),
+    ("io.cisbot.memory", {"version": 10**30, "value": 7}),
+    ("io.cisbot.charter", {"version": 9}),
+    ("io.cisbot.node", {"id": "../../etc"}),
+    ("io.cisbot.heartbeat", {"renews": [{"key": "a" * 5000, "epoch": 0}]}),
+    ("io.cisbot.probe", {"keys": "all"}),
+    ("io.cisbot.end", {}),
+    ("m.room.message", {"msgtype": "m.text", "body": "!dag publish hello", "io.cisbot": {"kind": ["x"]}}),
+    ("m.room.message", {"msgtype": "m.text", "body": 7, "m.relates_to": "x"}),
+    ("m.reaction", {"m.relates_to": {"rel_type": "m.annotation", "event_id": {}, "key": 1}}),
+    ("m.room.power_levels", {"users": [1, 2]}),
+]
+
+
+@pytest.mark.parametrize(("kind", "content"), HOSTILE)
+@pytest.mark.parametrize("by_node", [True, False])
+def test_no_event_breaks_a_node(kind: str, content: dict[str, object], by_node: bool) -> None:
+    world = World([HELLO], nodes=2)
+    sender = world.machines[1].account if by_node else STRANGER
+    state_key = (
+        None if kind.startswith("m.") or kind.rpartition(".")[2] in ("heartbeat", "probe", "end") else "x"
+    )
+    world.room.put(sender, kind, content, state_key=state_key)  # type: ignore[arg-type]
+    world.wait(5)
+    run = world.say("!dag publish hello", wait_s=10)
+    assert all(machine.alive for machine in world.machines)
+    assert world.machines[0].status(run) == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["!dag publish hello target='a b' x", "!dag publish hello target=a,,b", "!dag publish hello scope=type:"],
+)
+def test_what_was_said_while_a_node_was_away_breaks_nothing(said: str) -> None:
+    from cisbot.core.inputs import RoomBatch
+
+    world = World([HELLO], nodes=1)
+    event = world.room.say("@operator:hs.test", said)
+    found = tuple(e for e in world.room.events(0) if e.event_id == event)
+    world.machines[0].feed(RoomBatch("1", (), gap=True, history=found), world.now)
+    world.wait(2)
+    assert world.machines[0].alive
+
+
+def test_a_fenced_task_means_a_lost_run_not_a_failed_one() -> None:
+    world = World([HELLO], nodes=1)
+    node = world.machines[0]
+    node.auto = False
+    run = world.say("!dag publish hello", wait_s=1)
+    node.end_task("a", world.now, code=-9, reason="fenced")
+    world.wait(3)
+    assert node.status(run) == "lost"
+    assert not [b for b in world.room.bodies() if "failed" in b]
+
+
+def test_a_restart_is_not_frightened_by_its_own_past() -> None:
+    world = World([HELLO], nodes=1)
+    node = world.machines[0]
+    for _ in range(3):
+        node.crash()
+        node.start(world.now)
+        world.wait(1)
+    assert node.halted is None
+    run = world.say("!dag publish hello", wait_s=5)
+    assert node.status(run) == "succeeded"

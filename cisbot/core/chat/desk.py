@@ -88,7 +88,8 @@ class Desk:
 
     def _of_node(self, msg: Message, now: Instant) -> None:
         block = msg.block
-        if not block or block.get("kind") not in NODE_MESSAGES:
+        kind = block.get("kind") if block else None
+        if block is None or not isinstance(kind, str) or kind not in NODE_MESSAGES:
             return
         answers = block.get("answers")
         if isinstance(answers, str):
@@ -98,9 +99,9 @@ class Desk:
         if run is None:
             return
         run = self.board.add_message(run, msg.event_id)  # edits too: some clients react to these
-        if block["kind"] == "prompt" and run.status is RunStatus.PENDING and run.key is None:
+        if kind == "prompt" and run.status is RunStatus.PENDING and run.key is None:
             self._learn(run, block)
-        if block["kind"] in ("status", "final") and msg.sender == run.account:
+        if kind in ("status", "final") and msg.sender == run.account:
             self._tasks_told(run, block)
 
     def _learn(self, run: Run, block: JsonMap) -> None:

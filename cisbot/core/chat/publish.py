@@ -106,8 +106,7 @@ class Publisher:
         if definition is None and dag not in board.known_dags():
             raise self.unknown_dag(dag)
         target = command.target or (definition.target if definition else "any")
-        if not history:  # whoever came late can't know who was there
-            self._check_target(target, dag)
+        self._check_target(target, dag, history=history)
         if definition is None:
             board.put(self._opaque(msg, command, dag, target))
             return
@@ -119,10 +118,10 @@ class Publisher:
             if not history:
                 self._tell(run, definition, now)
 
-    def _check_target(self, target: str, dag: str) -> None:
+    def _check_target(self, target: str, dag: str, *, history: bool) -> None:
         parsed = parse_target(target)
-        if parsed.kind is not TargetKind.NODE or parsed.node is None:
-            return
+        if history or parsed.kind is not TargetKind.NODE or parsed.node is None:
+            return  # whoever came late can't know who was there
         node = self._office.board.node_named(NodeId(parsed.node))
         names = sorted(n.id for n in self._office.board.living() if n.executes)
         if node is None:
