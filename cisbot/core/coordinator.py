@@ -234,7 +234,7 @@ class Coordinator(Lifecycle):
         self.board.seen(event.sender, now.wall_ms)
         if not isinstance(event, ev.Restate):
             self._out.asks.extend(self.contender.observe(event, now.boot))
-        if isinstance(event, ev.Release) and event.outcome is not None:
+        if isinstance(event, ev.Release) and event.outcome is not None and self._credible(event):
             self._settle(event, now)
         facts, sends = self.keeper.observe(event, now.boot)
         self._say(*sends)

@@ -28,6 +28,7 @@ from cisbot.core.runs.board import Board
 from cisbot.core.runs.execution import Execution, Place, taken_up
 from cisbot.core.runs.rows import task_to_row
 from cisbot.core.runs.state import Run, RunStatus, TaskRun
+from cisbot.core.runs.story import begun_before
 from cisbot.core.settings import Settings
 
 
@@ -78,6 +79,8 @@ class Lifecycle:
             self.board.nodes[info.account] = info
         for run in kept.runs:
             self.board.put(run)
+            if run.status in (RunStatus.PENDING, RunStatus.WAITING) and not run.epoch:
+                self.unfollowed.add(run.id)
         for task in kept.tasks:
             self.own_tasks.setdefault(task.run, {})[task.task] = task
         self.board.dirty.clear()
@@ -176,8 +179,28 @@ class Lifecycle:
             ) if won.take.key in self.keeper.holds else None
             return
         self.unfollowed.discard(won.take.run)
-        if won.take.key in self.keeper.holds and self.keeper.holds[won.take.key].epoch == won.hold.epoch:
-            self._won(Won(self.keeper.holds[won.take.key], won.take), now)
+        hold = self.keeper.holds.get(won.take.key)
+        if hold is not None and hold.epoch == won.hold.epoch and self._goes_on(item.events, won, now):
+            self._won(Won(hold, won.take), now)
+
+    def _goes_on(self, story: Iterable[ev.RoomEvent | ev.Rejected], won: Won, now: Instant) -> bool:
+        """Whether a run may begin here: if somebody had begun it, its DAG's policy decides first."""
+        run, before = self.board.runs.get(won.take.run), begun_before(story, won.take, self.board.is_node)
+        if run is None or run.status.over or before is None:
+            return True
+        if run.on_lost is OnLost.ASK:
+            begun = replace(
+                run, status=RunStatus.RUNNING, node=before.node, account=before.sender,
+                epoch=won.take.epoch, definition=before.definition,
+            )  # fmt: skip
+            self._say(self.keeper.release(won.take.key, Outcome.LOST, ()))
+            self._lost(self.board.put(begun), f"{before.node} is gone", now)
+            return False
+        self.board.put(replace(run, epoch=before.epoch, definition=before.definition))
+        if before.definition != won.take.definition:  # it stays pinned to what it began with
+            self._say(self.keeper.release(won.take.key, None, ()))
+            return False
+        return True
 
     def _settle(self, event: ev.Release, now: Instant) -> None:
         """An outcome settles the run also where its release came too late and was void."""
@@ -190,6 +213,13 @@ class Lifecycle:
             self._lost(run, f"{event.node} lost its lease", now)
         else:
             self.board.settled(run, event.outcome, now.wall_ms)
+
+    def _credible(self, event: ev.Release) -> bool:
+        """Whether the sender held the run at that epoch, as far as this node can know."""
+        run = self.board.runs.get(event.run)
+        if run is None or self.ledger.sure(event.key) is None or run.key is None:
+            return True
+        return (event.key, event.sender, event.epoch) == (run.key, run.account, run.epoch)
 
     def _fenced(self, run: RunId, why: str, now: Instant) -> None:
         """This node no longer holds the run: whatever still runs of it must be dead at once."""

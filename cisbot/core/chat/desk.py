@@ -246,9 +246,9 @@ class Desk:
         if run.status is RunStatus.WAITING:
             if not self.publisher.may_approve(run, user):
                 if not yes and (user == run.publisher or self.board.may(Act.CANCEL, run.dag, user)):
-                    self._office.cancel(run, user, now)
-                    return
-                self._deny(run, user, "approve", now)
+                    self._cancel(run, user, now, by)
+                else:
+                    self._deny(run, user, "approve", now)
                 return
             if yes:
                 self.board.approve(run, user)
@@ -261,7 +261,9 @@ class Desk:
             elif yes:
                 self.board.approve(run, user)
             else:
-                self.board.close(run, RunStatus.FAILED, f"lost, closed {said}", now.wall_ms)
+                run = self.board.close(run, RunStatus.FAILED, f"lost, closed {said}", now.wall_ms)
+                text = f"{run.dag} {run.short} was lost and is closed {said}."
+                self.note(run, text, f"closed {run.id}", now)
         elif not yes and not run.status.over:
             self._cancel(run, user, now, by)
 
