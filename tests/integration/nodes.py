@@ -145,9 +145,9 @@ room = "{room or self.room}"
 
         def match(event: Event) -> bool:
             content = event.get("content")
-            if event.get("type") == "io.cisbot.node" and isinstance(content, dict):
-                if content.get("id") == name and not content.get("gone"):
-                    seen.append(event)
+            record = content if event.get("type") == "io.cisbot.node" and isinstance(content, dict) else {}
+            if record.get("id") == name and not record.get("gone"):
+                seen.append(event)
             return len(seen) >= times
 
         self.person.wait(f"{name} to join", match, 30)
@@ -248,11 +248,14 @@ room = "{room or self.room}"
         return [str(content["body"]) for content in self.thread(event)]
 
     def thread(self, event: str) -> list[dict[str, object]]:
-        """The contents of messages in the thread of that event, edits left out."""
+        """The contents of the nodes' messages in the thread of that event, edits left out."""
         found: list[dict[str, object]] = []
+        speakers = {account.user_id for account in self.accounts.values()}
         for raw in list(self.person.events):
             content = raw.get("content")
-            if raw.get("type") != "m.room.message" or not isinstance(content, dict):
+            if raw.get("type") != "m.room.message" or raw.get("sender") not in speakers:
+                continue
+            if not isinstance(content, dict):
                 continue
             relates = content.get("m.relates_to")
             if isinstance(relates, dict) and (relates.get("rel_type"), relates.get("event_id")) == (
