@@ -1,0 +1,28 @@
+"""A process that owns a pool, to be stopped and killed: runs one task, prints its events, goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from pool_harness import pool
+from real_processes import boot, start
+
+from cisbot.core.frames import TaskStarted
+from cisbot.supervisor.events import WorkerStarted
+
+
+async def main(folder: Path, script: str, life_s: float, grace_s: float) -> None:
+    """Run `script` with a deadline in `life_s`, and wait to be killed."""
+    async with pool(folder) as (it, events):
+        deadline = boot() + life_s
+        it.start_task("worker-a", start(folder, script, deadline=deadline, grace_s=grace_s))
+        worker = (await events.until(WorkerStarted)).pid
+        task = (await events.until(TaskStarted)).pid
+        print(worker, task, deadline, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), float(sys.argv[4])))
