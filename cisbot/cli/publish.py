@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 from cisbot.core.chat.grammar import Publish, format_command, parse_command
-from cisbot.core.ids import EventId, UserId, run_id, short_id
+from cisbot.core.ids import EventId, RunId, UserId, run_event, run_id, run_node, short_id
 from cisbot.core.inputs import Input, RoomBatch
-from cisbot.core.room.events import JsonMap, Message
+from cisbot.core.room.events import JsonMap, Message, NodeRecord
 from cisbot.core.room.wire import BLOCK
-from cisbot.core.settings import Settings
+from cisbot.core.runs.board import Board
+from cisbot.core.settings import Policy, Settings
 from cisbot.errors import CisbotError, FieldError
 from cisbot.matrix.follow import SyncLoop
 from cisbot.matrix.http import Api, Method
@@ -23,7 +24,7 @@ from cisbot.matrix.rooms import join
 from cisbot.node.config import load_settings
 
 OK, FAILED, USAGE = 0, 1, 2
-ENDS = ("rejected ", "cancelled ", "expired ")
+ENDS = ("rejected ", "cancelled ", "expired ", "closed ")
 
 
 def add_arguments(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,9 +84,10 @@ async def _send(api: Api, settings: Settings, command: Publish, *, wait: bool) -
     inbox: asyncio.Queue[Input] = asyncio.Queue()
     sync = SyncLoop(api, room, UserId(settings.matrix.user_id), cursor=None, emit=inbox.put_nowait, say=_say)
     following = asyncio.ensure_future(sync.run())
+    waiting = Wait()
     try:
         if wait:
-            await inbox.get()  # the first batch: from here on nothing is missed
+            waiting.begin(await _next(inbox, following))  # from here on nothing is missed
         content: JsonMap = {
             "msgtype": "m.text",
             "body": format_command(command),
@@ -96,13 +98,21 @@ async def _send(api: Api, settings: Settings, command: Publish, *, wait: bool) -
         answer = await api.read(Method.PUT, Url.v3.rooms[room].send["m.room.message"][txn], content)
         event = EventId(str(answer["event_id"]))
         print(f"{command.dag} {short_id(run_id(event))} published", flush=True)
-        return await _follow(inbox, following, event) if wait else OK
+        waiting.published(event, command.dag)
+        return await _follow(inbox, following, waiting) if wait else OK
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def _follow(inbox: asyncio.Queue[Input], following: asyncio.Future[None], event: EventId) -> int:
+async def _follow(inbox: asyncio.Queue[Input], following: asyncio.Future[None], wait: Wait) -> int:
+    while True:
+        if (code := wait.take(await _next(inbox, following))) is not None:
+            return code
+
+
+async def _next(inbox: asyncio.Queue[Input], following: asyncio.Future[None]) -> RoomBatch:
+    """The next batch. Raises what ended the sync."""
     while True:
         getting = asyncio.ensure_future(inbox.get())
         both: set[asyncio.Future[None] | asyncio.Future[Input]] = {getting, following}
@@ -111,30 +121,62 @@ async def _follow(inbox: asyncio.Queue[Input], following: asyncio.Future[None], 
             getting.cancel()
             following.result()
             raise CisbotError("the room can't be followed any more")
-        batch = getting.result()
-        if not isinstance(batch, RoomBatch):
-            continue
-        for item in (*batch.history, *batch.events):
-            if isinstance(item, Message) and (code := _judge(item, event)) is not None:
-                return code
+        if isinstance(batch := getting.result(), RoomBatch):
+            return batch
 
 
-def _judge(msg: Message, event: EventId) -> int | None:
-    """The exit code that a node's message means for the run, or None."""
-    block = msg.block or {}
-    run, answers, kind = block.get("run"), block.get("answers"), block.get("kind")
-    if kind == "answer" and answers == event:
-        sys.stderr.write(msg.body + "\n")
-        return FAILED
-    if not isinstance(run, str) or run.partition("|")[0] != event or msg.edits is not None:
+class Wait:
+    """What is still to come of one publication: one run, or with target=all one for each of its nodes."""
+
+    def __init__(self) -> None:
+        self.event = EventId("")
+        self._board = Board(Policy())
+        self._dag = ""
+        self._open: set[RunId] | None = None
+        self._code = OK
+
+    def begin(self, batch: RoomBatch) -> None:
+        """The room as it is before the publication."""
+        for item in (*batch.state, *batch.history, *batch.events):
+            if isinstance(item, NodeRecord):
+                self._board.note_node(item, 0)
+
+    def published(self, event: EventId, dag: str) -> None:
+        """The homeserver has the publishing message."""
+        self.event, self._dag = event, dag
+
+    def take(self, batch: RoomBatch) -> int | None:
+        """Read on; the exit code once all runs are over."""
+        for item in (*batch.state, *batch.history, *batch.events):
+            if isinstance(item, NodeRecord):
+                self._board.note_node(item, 0)
+            elif isinstance(item, Message) and item.event_id == self.event:
+                nodes = self._board.eligible(self._dag, "all")
+                self._open = {run_id(self.event, n.id) for n in nodes}
+            elif isinstance(item, Message) and self._over(item):
+                return self._code
         return None
-    if kind == "final":
-        print(msg.body)
-        return OK if block.get("status") == "succeeded" else FAILED
-    if kind == "answer" and isinstance(answers, str) and answers.startswith(ENDS):
-        print(msg.body)
-        return FAILED
-    return None
+
+    def _over(self, msg: Message) -> bool:
+        """Judge one message; whether it was the last to wait for."""
+        block = (msg.block or {}) if self._board.is_node(msg.sender) else {}
+        run, answers, kind = block.get("run"), block.get("answers"), block.get("kind")
+        if kind == "answer" and answers == self.event:
+            sys.stderr.write(msg.body + "\n")
+            self._code = FAILED
+            return True
+        if not isinstance(run, str) or run_event(RunId(run)) != self.event or msg.edits is not None:
+            return False
+        closed = kind == "answer" and isinstance(answers, str) and answers.startswith(ENDS)
+        if kind != "final" and not closed:
+            return False
+        print(msg.body, flush=True)
+        if closed or block.get("status") != "succeeded":
+            self._code = FAILED
+        if run_node(RunId(run)) is None or self._open is None:
+            return True
+        self._open.discard(RunId(run))
+        return not self._open
 
 
 def _say(text: str) -> None:

@@ -24,8 +24,10 @@ from cisbot.core.runs.power_rows import powers_from_meta
 from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
 from cisbot.core.settings import Settings
 from cisbot.errors import CisbotError
+from cisbot.matrix.check import room_findings
 from cisbot.matrix.http import Api
 from cisbot.matrix.outbox import Outbox
+from cisbot.matrix.reads import whole_state
 from cisbot.matrix.rooms import MatrixRoom, join
 from cisbot.node.definitions import DagFiles
 from cisbot.node.loop import NodeLoop
@@ -98,6 +100,7 @@ class Node:
             kept = await load_kept(store)
             room_id = await join(self.api, self.settings.matrix.room)
             await self._check_room(store, room_id)
+            await self._check_fit(room_id)
             await self._run(stack, store, kept, room_id, follow)
 
     async def _check_room(self, store: SqliteStore, room_id: RoomId) -> None:
@@ -108,6 +111,13 @@ class Node:
                 f"{room_id}; expected a data_dir of its own for every room"
             )
         await store.commit([Put("meta", {"key": "room", "value": room_id})])
+
+    async def _check_fit(self, room_id: RoomId) -> None:
+        """Refuse a room in which this node can't work; `cisbot check` says the same."""
+        findings = room_findings(await whole_state(self.api, room_id), self.api.user_id, room_id)
+        lacking = [f"{f.what}; {f.how_to_mend}" for f in findings if not f.ok]
+        if lacking:
+            raise CisbotError("\n".join(lacking))
 
     async def _run(
         self, stack: AsyncExitStack, store: SqliteStore, kept: Kept, room_id: RoomId, follow: Follow
