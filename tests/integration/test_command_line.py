@@ -64,10 +64,9 @@ def test_check_says_what_is_missing_and_run_refuses(nodes: Nodes, make_account: 
     good = nodes.cisbot("check", "--config", str(nodes.config("node-1")))
     assert good.returncode == 0, good.stdout
     assert "MISSING" not in good.stdout
-    bare = {"preset": "private_chat"}
-    locked = {**bare, "initial_state": [{"type": "m.room.encryption", "state_key": "",
-                                         "content": {"algorithm": "m.megolm.v1.aes-sha2"}}]}  # fmt: skip
-    rooms = [nodes.person._call("POST", "/_matrix/client/v3/createRoom", body)[1] for body in (bare, locked)]
+    cipher = {"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    bodies: list[dict[str, object]] = [{}, {"initial_state": [cipher]}]
+    rooms = [nodes.person._call("POST", "/_matrix/client/v3/createRoom", body)[1] for body in bodies]
     nodes.accounts["locked"] = nodes.operator
     nodes.write_settings("weak")
     nodes.write_settings("out")
