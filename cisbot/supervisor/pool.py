@@ -33,6 +33,8 @@ from cisbot.supervisor.member import START_TRIES_MAX, Ending, Member, Open, neve
 from cisbot.supervisor.process import WorkerProcess
 
 READY_S = 30.0  # from spawn to `Ready`
+BACKSTOP_S = 0.25  # before a deadline, when a worker should have reported and has not: it is killed
+LATE_S = 0.5  # for a report to come in, when we learn of a deadline, or look at it, too late
 CLOSE_S = 5.0  # beyond the grace, for workers to end when the pool closes
 
 
@@ -42,8 +44,8 @@ class Pool:
     A worker ends after `idle_timeout_s` without a task; when there is no place, the longest-idle one ends
     sooner, and when none is idle, the scope waits its turn. `emit` gets the events, in the event loop and
     possibly from inside a call of ours; `clock` gives CLOCK_BOOTTIME seconds. `code_path` is what workers
-    import cisbot from, if not from where we are. Must be made inside the running loop; holds of the
-    `NodeLock` only.
+    import cisbot from, if not from where we are. Made inside the running loop, by the holder
+    of the `NodeLock`.
     """
 
     def __init__(
@@ -103,7 +105,6 @@ class Pool:
         self._closed = True
         self._waiting.clear()
         for member in tuple(self._members.values()):
-            member.stop_timers()
             self._drop_pending(member, None)
             self._end(member, "closed", grace_s)
         if self._jobs:
@@ -116,8 +117,8 @@ class Pool:
 
     def _drop_pending(self, member: Member, run: str | None) -> None:
         for key in [key for key in member.pending if run is None or key[0] == run]:
-            del member.pending[key]
-            self._emit(never_started(key))
+            if member.pending.pop(key, None) is not None:
+                self._emit(never_started(key))
 
     def _send(self, member: Member, frame: ToWorker) -> None:
         """Write a frame to the worker, and kill one that does not read."""
@@ -138,7 +139,7 @@ class Pool:
                 member.open[key] = Open(None, frame.deadline)
                 self._send(member, frame)
             self._watch_deadlines(member)
-        elif member.pending and not (member.process or member.queued or member.retry_timer):
+        elif member.pending and not (member.name in self._jobs or member.queued or member.retry_timer):
             delay = member.not_before - self._loop.time()
             if delay > 0:
                 member.retry_timer = self._loop.call_later(delay, self._retry, member)
@@ -158,6 +159,7 @@ class Pool:
             member.queued = False
             if member.pending:
                 job = self._loop.create_task(self._live(member))
+                job.add_done_callback(self._check)
                 self._jobs[member.name] = job
         leaving = sum(member.ending is not None for member in self._members.values())
         idle = sorted((m for m in self._members.values() if m.idle), key=lambda m: m.idle_since)
@@ -168,7 +170,8 @@ class Pool:
         """Ask the worker to end; what it has is cancelled."""
         if member.process is not None:
             member.ending = why
-            member.stop_timers()
+            if member.idle_timer is not None:
+                member.idle_timer.cancel()
             self._send(member, Shutdown(grace_s))
 
     def _settle(self, member: Member) -> None:
@@ -179,17 +182,30 @@ class Pool:
             self._admit()
 
     def _watch_deadlines(self, member: Member) -> None:
-        """Kill a worker that has missed a deadline: it keeps them by itself, so it must be stuck."""
+        """See that the worker keeps its deadlines: it does so by itself, unless it is stuck."""
         if member.fence_timer is not None:
             member.fence_timer.cancel()
             member.fence_timer = None
-        if not member.open:
-            return
-        rest = min(task.deadline for task in member.open.values()) - self._clock()
-        if rest > 0:
-            member.fence_timer = self._loop.call_later(min(rest, 3_600.0), self._watch_deadlines, member)
-        elif member.process is not None:
+        if member.open:
+            now = self._clock()
+            rest = min(task.deadline for task in member.open.values()) - BACKSTOP_S - now
+            delay = min(rest, 3_600.0) if rest > 0 else LATE_S
+            member.fence_timer = self._loop.call_later(delay, self._due, member, now + delay)
+
+    def _due(self, member: Member, planned: float) -> None:
+        """Kill a worker that has missed a deadline; `planned` is when this was to happen."""
+        now = self._clock()
+        missed = any(task.deadline - BACKSTOP_S <= now for task in member.open.values())
+        # After a pause of ours the worker's report may lie unread in the pipe: read it first.
+        if missed and now <= planned + LATE_S and member.process is not None:
             member.process.kill()
+        else:
+            self._watch_deadlines(member)
+
+    def _check(self, job: asyncio.Task[None]) -> None:
+        """A fault of ours must not pass in silence."""
+        if not job.cancelled() and (error := job.exception()) is not None:
+            self._loop.call_exception_handler({"message": "the pool failed", "exception": error})
 
     async def _live(self, member: Member) -> None:
         """One worker process, from its spawn to the death of all that it left."""

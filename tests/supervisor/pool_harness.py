@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "worker"))
-
-from real_processes import LIMIT_S, boot  # noqa: E402
-
-from cisbot.core.frames import TaskEnded, TaskStarted  # noqa: E402
-from cisbot.supervisor.events import PoolEvent  # noqa: E402
-from cisbot.supervisor.pool import Pool  # noqa: E402
+from cisbot.core.frames import TaskEnded, TaskStarted
+from cisbot.supervisor.events import PoolEvent
+from cisbot.supervisor.pool import Pool
+from tests.worker.real_processes import LIMIT_S, boot
 
 E = TypeVar("E", bound=PoolEvent)
 

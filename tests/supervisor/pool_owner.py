@@ -6,11 +6,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from pool_harness import pool
-from real_processes import boot, start
-
 from cisbot.core.frames import TaskStarted
 from cisbot.supervisor.events import WorkerStarted
+from tests.supervisor.pool_harness import pool
+from tests.worker.real_processes import boot, start
 
 
 async def main(folder: Path, script: str, life_s: float, grace_s: float) -> None:

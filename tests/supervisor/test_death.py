@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pool_harness import boot
-from real_processes import CODE, Box, alive, dies, readable, start, stopped
 
 from cisbot.supervisor.leftovers import kill_leftovers
 from cisbot.supervisor.process import WorkerProcess, worker_env
+from tests.worker.real_processes import CODE, Box, alive, boot, dies, readable, start, stopped
 
 HERE = Path(__file__).resolve().parent
 
@@ -37,7 +36,7 @@ def owner(
     process = subprocess.Popen(
         [*command, str(life_s), str(grace_s)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": f"{CODE}:{HERE}"},
+        env={**os.environ, "PYTHONPATH": str(CODE)},
     )
     assert process.stdout is not None
     try:

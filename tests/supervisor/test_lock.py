@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import pool_harness  # noqa: F401 - finds real_processes
-from real_processes import CODE, readable
 
 from cisbot.errors import CisbotError
 from cisbot.supervisor.lock import FileLock, LockHeld, NodeLock, holder
+from tests.worker.real_processes import CODE, readable
 
 HOLD = (
     "import sys; from pathlib import Path; from cisbot.supervisor.lock import NodeLock;"

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pool_harness import pool
-from real_processes import CODE, Box, alive, boot, dies, start, stopped
 
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.supervisor import process
 from cisbot.supervisor.events import Evicted, WorkerGone, WorkerIdle, WorkerStarted
 from cisbot.supervisor.lock import holder
 from cisbot.supervisor.member import Member
+from tests.supervisor.pool_harness import pool
+from tests.worker.real_processes import CODE, Box, alive, boot, dies, start, stopped
 
 RUN = "$run:example.org"
 
@@ -205,7 +205,7 @@ async def test_a_worker_that_cannot_start_is_given_up(
 
 
 async def test_a_held_lock_is_waited_for(tmp_path: Path) -> None:
-    from real_processes import Worker
+    from tests.worker.real_processes import Worker
 
     (tmp_path / "workers").mkdir()
     with Worker(tmp_path / "workers") as old:
