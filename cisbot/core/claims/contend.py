@@ -7,7 +7,7 @@ nobody did. An intent is a hint that keeps N contenders from costing N locks; a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from cisbot.core.claims.fold import concerns
@@ -16,11 +16,12 @@ from cisbot.core.claims.messages import Claim, intent, take
 from cisbot.core.claims.state import Head
 from cisbot.core.effects import Ask, ReadBack, ReadState, Send
 from cisbot.core.ids import ClaimKey, EventId, Nonce, RunId
-from cisbot.core.room.events import ClaimEvent, Intent, Probe
+from cisbot.core.room.events import ClaimEvent, Intent, Probe, Take
 from cisbot.core.room.wire import T_INTENT
 
 ECHO_MAX_S = 30.0  # an own send whose echo stays away so long is given up
 RETRY_S = 1.0
+INTENTS_MAX = 4_000
 
 
 class Phase(Enum):
@@ -54,6 +55,7 @@ class Attempt:
     run: RunId
     phase: Phase
     until: float
+    rank: int
     nonce: Nonce | None = None
 
 
@@ -73,19 +75,33 @@ class Contender:
         """Note intents and probes of others, and the echo of an own intent."""
         match event:
             case Intent():
+                self._intents.pop(event.key, None)
                 self._intents[event.key] = event.epoch
+                if len(self._intents) > INTENTS_MAX:
+                    del self._intents[next(iter(self._intents))]
                 attempt = self._attempts.get(event.key)
                 if attempt and attempt.phase is Phase.INTENT and attempt.nonce == event.nonce:
                     self._move(event.key, attempt, Phase.ASKED, now + ECHO_MAX_S)
                     return [ReadState(f"intent {event.key}", T_INTENT, event.key)]
             case Probe():
                 for key in event.keys:
-                    self._probes[key] = (event.event_id, now)
+                    if self._keeper.ledger.is_unsure(key):
+                        self._probes[key] = (event.event_id, now)
             case _:
-                spoilt = [key for key in self._probes if concerns(event, key)]
-                for key in spoilt:
-                    del self._probes[key]
+                self._spoil(event, now)
         return []
+
+    def _spoil(self, event: ClaimEvent, now: float) -> None:
+        """What matters to a probed key came too early: ask again, in turn."""
+        for key in [key for key in self._probes if concerns(event, key)]:
+            del self._probes[key]
+            attempt = self._attempts.get(key)
+            if attempt is not None and attempt.phase is Phase.PROBE:
+                del self._attempts[key]
+        if isinstance(event, Take) and self._keeper.ledger.is_unsure(event.key):
+            attempt = self._attempts.get(event.key)
+            if attempt is not None and attempt.nonce == event.nonce:
+                self._move(event.key, attempt, Phase.TAKE, now)  # no longer waits for its echo
 
     def named(self, key: ClaimKey, found: object, now: float) -> None:
         """The room's state names a contender: the others stand down for a while."""
@@ -94,15 +110,15 @@ class Contender:
             return
         mine = isinstance(found, Intent) and found.nonce == attempt.nonce
         other = isinstance(found, Intent) and not mine and found.epoch == self._intents.get(key)
-        wait = max(4 * self._keeper.echo_s, 0.5) if other else 0.0
+        wait = self._patience(attempt.rank) if other else 0.0
         self._move(key, attempt, Phase.DEFERRED, now + wait)
 
     def back(self, key: ClaimKey, epoch: int | None, wish: Wish | None, now: float) -> list[Send]:
         """The highest epoch is known: take afresh, naming the probe."""
-        attempt, probe = self._attempts.get(key), self._probes.get(key)
+        attempt, probe = self._attempts.get(key), self._probe_of(key)
         if attempt is None or attempt.phase is not Phase.BACK:
             return []
-        if epoch is None or wish is None or probe is None:
+        if epoch is None or wish is None or probe is None or not self._keeper.ledger.is_unsure(key):
             self._move(key, attempt, Phase.PROBE, now + RETRY_S)
             return []
         return self._take(wish, probe[0], epoch + 1, 0, now, fresh=True)
@@ -130,6 +146,9 @@ class Contender:
         sends: list[Send] = []
         asks: list[Ask] = []
         self._wakes = []
+        if self._keeper.mine_over:
+            self._attempts.clear()
+            return sends, asks
         wanted = {wish.key for wish in wishes}
         self._attempts = {k: a for k, a in self._attempts.items() if k in wanted}
         for wish in wishes:
@@ -148,35 +167,43 @@ class Contender:
         return sends, asks
 
     def _sure(self, wish: Wish, head: Head, now: float) -> list[Send]:
-        slot = self._keeper.free_slot(wish.key, wish.slots, now)
+        slot = self._slot(wish, head, now)
         if slot is None:
-            self._attempts.pop(wish.key, None)
-            lapses = [self._keeper.lapses_at(wish.key, s, now) for s in range(wish.slots)]
-            self._wakes.append(min(lapses))
             return []
         attempt = self._attempts.get(wish.key)
         run = wish.claim.run
-        if attempt is None or attempt.base != head.after or attempt.run != run:
+        asking = attempt is not None and attempt.phase in (Phase.PROBE, Phase.BACK)
+        if attempt is None or asking or attempt.base != head.after or attempt.run != run:
             turn = now + wish.rank * self._stagger()
-            attempt = Attempt(head.after, run, Phase.TURN, turn)
+            attempt = Attempt(head.after, run, Phase.TURN, turn, wish.rank)
             self._attempts[wish.key] = attempt
         if now < attempt.until:
             return []
         if attempt.phase is Phase.TURN and not wish.alone:
             if self._intents.get(wish.key) == head.epoch + 1:
-                wait = max(4 * self._keeper.echo_s, 0.5) + wish.rank * self._stagger()
-                self._move(wish.key, attempt, Phase.DEFERRED, now + wait)
+                self._move(wish.key, attempt, Phase.DEFERRED, now + self._patience(wish.rank))
                 return []
             nonce = self._keeper.me.nonce()
             self._keeper.note_sent(nonce, now)
-            self._attempts[wish.key] = Attempt(
-                head.after, run, Phase.INTENT, now + max(8 * self._keeper.echo_s, 2.0), nonce
-            )
+            until = now + max(8 * self._keeper.echo_s, 2.0)
+            self._attempts[wish.key] = Attempt(head.after, run, Phase.INTENT, until, wish.rank, nonce)
             return [intent(self._keeper.me, nonce, wish.key, head.epoch + 1, run)]
         if attempt.phase is Phase.TAKE:  # its echo never came
             self._move(wish.key, attempt, Phase.TURN, now + RETRY_S)
             return []
         return self._take(wish, head.after, head.epoch + 1, slot, now, fresh=False)
+
+    def _slot(self, wish: Wish, head: Head, now: float) -> int | None:
+        """A slot that is free or lapsed; if the run is in one already, only that one. None: wait."""
+        own = next((h.slot for h in head.holders if h.run == wish.claim.run), None)
+        slots = range(wish.slots) if own is None else (own,)
+        lapses = {slot: self._keeper.lapses_at(wish.key, slot, now) for slot in slots}
+        for slot, lapse in lapses.items():
+            if lapse <= now:
+                return slot
+        self._attempts.pop(wish.key, None)
+        self._wakes.append(min(lapses.values()))
+        return None
 
     def _take(
         self,
@@ -191,7 +218,9 @@ class Contender:
         keeper = self._keeper
         nonce = keeper.me.nonce()
         keeper.note_sent(nonce, now)
-        self._attempts[wish.key] = Attempt(after, wish.claim.run, Phase.TAKE, now + ECHO_MAX_S, nonce)
+        self._attempts[wish.key] = Attempt(
+            after, wish.claim.run, Phase.TAKE, now + ECHO_MAX_S, wish.rank, nonce
+        )  # fmt: skip
         head = None if fresh or after is None else keeper.ledger.carried(wish.key)
         return [
             take(
@@ -202,29 +231,44 @@ class Contender:
 
     def _unsure(self, wish: Wish, now: float) -> tuple[list[Send], list[Ask]]:
         key, attempt = wish.key, self._attempts.get(wish.key)
-        asked = self._probes.get(key)
+        asked = self._probe_of(key)
         if attempt and attempt.phase in (Phase.TAKE, Phase.BACK) and now < attempt.until:
             return [], []
         if asked is not None:
             event, at = asked
             quiet = at + self._keeper.ledger.bounds.lease_s_max * (1 + 2 * RHO)
+            quiet += wish.rank * self._stagger()
             if now < quiet:
-                self._attempts[key] = Attempt(event, wish.claim.run, Phase.PROBE, quiet)
+                self._attempts[key] = Attempt(event, wish.claim.run, Phase.PROBE, quiet, wish.rank)
                 return [], []
-            self._attempts[key] = Attempt(event, wish.claim.run, Phase.BACK, now + ECHO_MAX_S)
+            self._attempts[key] = Attempt(event, wish.claim.run, Phase.BACK, now + ECHO_MAX_S, wish.rank)
             return [], [ReadBack(f"back {key}", key, None)]
         if attempt is None:
             turn = now + wish.rank * self._stagger()
-            self._attempts[key] = attempt = Attempt(None, wish.claim.run, Phase.TURN, turn)
+            self._attempts[key] = attempt = Attempt(None, wish.claim.run, Phase.TURN, turn, wish.rank)
         if now < attempt.until:
             return [], []
         nonce, send = self._keeper.probe((key,), now)
-        self._attempts[key] = Attempt(None, wish.claim.run, Phase.PROBE, now + ECHO_MAX_S, nonce)
+        self._attempts[key] = Attempt(
+            None, wish.claim.run, Phase.PROBE, now + ECHO_MAX_S, wish.rank, nonce
+        )  # fmt: skip
         return [send], []
+
+    def _probe_of(self, key: ClaimKey) -> tuple[EventId, float] | None:
+        """The last probe of an unsure key, and when it came; none if events were missed since."""
+        asked = self._probes.get(key)
+        if asked is not None and self._keeper.ledger.since(key, asked[0]) is None:
+            del self._probes[key]
+            return None
+        return asked
 
     def _stagger(self) -> float:
         return max(2 * self._keeper.echo_s, 0.2)
 
+    def _patience(self, rank: int) -> float:
+        """How long the lock of whom the room names may take; then the next in turn goes on."""
+        return max(4 * self._keeper.echo_s, 0.5) + rank * self._stagger()
+
     def _move(self, key: ClaimKey, attempt: Attempt, phase: Phase, until: float) -> None:
-        self._attempts[key] = Attempt(attempt.base, attempt.run, phase, until, attempt.nonce)
+        self._attempts[key] = replace(attempt, phase=phase, until=until)
         self._wakes.append(until)

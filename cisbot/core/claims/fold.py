@@ -62,7 +62,7 @@ def judge(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> Verdi
             )
             return Accepted(freed=over) if over else Void(VoidReason.NOT_A_HOLDER)
         case Probe():
-            return Accepted() if head.after is not None else Void(VoidReason.NEVER_LOCKED)
+            return Accepted() if head.touched else Void(VoidReason.NEVER_LOCKED)
 
 
 def _judge_cas(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict:
@@ -90,9 +90,19 @@ def _judge_cas(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict
     return Accepted(granted=new, freed=freed)
 
 
+def touch(head: Head) -> Head:
+    """The head of a key that has had a lock event, whatever became of it."""
+    return head if head.touched else replace(head, touched=True)
+
+
 def fold(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> tuple[Head, Verdict]:
-    """The head after the event: an accepted one becomes `after`, a void one changes nothing."""
+    """The head after the event: an accepted one becomes `after`, a void one changes nothing.
+
+    Nothing but that the key is `touched` now, if it is a lock event: the state names the key from then on.
+    """
     verdict = judge(key, head, event, bounds)
+    if isinstance(event, Take | Release | MemoryWrite):
+        head = touch(head)
     if isinstance(verdict, Void):
         return head, verdict
     after = replace(head.without(*verdict.freed), after=event.event_id)

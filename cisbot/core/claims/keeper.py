@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from cisbot.core.claims.answers import Answers
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
-from cisbot.core.claims.messages import Me, heartbeat, probe, release, restate
+from cisbot.core.claims.messages import Me, heartbeats, probe, release, restate
 from cisbot.core.claims.state import Accepted, Head, Holder
 from cisbot.core.effects import Send
 from cisbot.core.ids import ClaimKey, Incarnation, Nonce, RunId, UserId
@@ -20,9 +21,11 @@ from cisbot.core.room.events import (
     Heartbeat,
     Outcome,
     Probe,
+    Rejected,
     Restate,
     Take,
 )
+from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY, TIMELINE_TYPES
 
 RHO = 0.01  # how far the rates of two machines' clocks may differ
 RENEWALS_PER_LEASE = 3
@@ -104,7 +107,8 @@ class Keeper:
         self._sent: dict[Nonce, float] = {}
         self._signs: dict[tuple[ClaimKey, int], float] = {}
         self._renew_at: float | None = None
-        self._owed: dict[ClaimKey, float] = {}
+        self._answers = Answers(me, ledger)
+        self._won: dict[ClaimKey, int] = {}
         self.mine_over = False
 
     # -- sending -------------------------------------------------------------------------------
@@ -122,36 +126,36 @@ class Keeper:
 
     def due(self, now: float) -> tuple[list[Fact], list[Send]]:
         """What time brings: ended holds, heartbeats, owed answers to probes."""
-        facts: list[Fact] = []
-        for key, hold in list(self.holds.items()):
-            if now >= hold.deadline:
-                del self.holds[key]
-                facts.append(Ended(hold, "its lease ran out before a renewal came back"))
-        owed = [key for key, at in self._owed.items() if at <= now]
-        for key in owed:
-            del self._owed[key]
+        facts = self._expire(now)
+        heads, wrong = self._answers.due(now)
+        sends = [restate(self.me, head) for head in wrong]
         renew = bool(self.holds) and (self._renew_at is None or now >= self._renew_at)
-        if not renew and not owed:
-            return facts, []
-        heads = tuple(h for key in owed if (h := self.ledger.carried(key)) is not None)
-        if renew:
-            heads += tuple(
-                h for key in self.holds if key not in owed and (h := self.ledger.carried(key)) is not None
-            )
         if not renew and not heads:
-            return facts, []
-        nonce = self.me.nonce()
-        self.note_sent(nonce, now)
+            return facts, sends
+        asked = {head.key for head in heads}
+        own = [self.ledger.carried(key) for key in self.holds if renew and key not in asked]
+        carries = [*heads, *(head for head in own if head is not None)]
+        for nonce, beat in heartbeats(self.me, list(self.holds.values()), carries, answers=bool(heads)):
+            self.note_sent(nonce, now)
+            sends.append(beat)
         self._schedule(now)
-        return facts, [heartbeat(self.me, nonce, self.holds.values(), heads)]
+        return facts, sends
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
         times = [hold.deadline for hold in self.holds.values()]
-        times.extend(self._owed.values())
+        if (owed := self._answers.deadline()) is not None:
+            times.append(owed)
         if self.holds and self._renew_at is not None:
             times.append(self._renew_at)
         return min(times, default=None)
+
+    def _expire(self, now: float) -> list[Fact]:
+        """A passed deadline ends the claim for ever: before anything else is looked at."""
+        over = [hold for hold in self.holds.values() if now >= hold.deadline]
+        for hold in over:
+            del self.holds[hold.key]
+        return [Ended(hold, "its lease ran out before a renewal came back") for hold in over]
 
     def _schedule(self, now: float) -> None:
         lease = min((h.lease_s for h in self.holds.values()), default=0)
@@ -161,33 +165,53 @@ class Keeper:
 
     def observe(self, event: ClaimEvent | Restate, now: float) -> tuple[list[Fact], list[Send]]:
         """Fold one live event; say what it means for this node."""
-        facts: list[Fact] = []
+        facts = self._expire(now)
         sends: list[Send] = []
         self._measure(event, now)
+        self._answers.arriving(event)
+        if isinstance(event, End) and (event.sender, event.incarnation) == self._mine():
+            self.mine_over = True
+            facts.extend(Ended(hold, "this node was ended") for hold in self.holds.values())
+            self.holds.clear()
         for found in self.ledger.observe(event):
             facts.extend(self._meaning(found, now))
-            sends.extend(self._mend(found, event))
+            if isinstance(found, Adopted):
+                sends.extend(self._unwanted(found))
+            else:
+                self._answers.judged(found, self.holds, self.echo_s, now)
         match event:
             case Probe():
-                self._owe(event, now)
-            case Heartbeat():
-                for head in event.heads:
-                    self._owed.pop(head.key, None)
-                if event.sender == self.me.account:
-                    facts.extend(self._extend_unsure(event))
-            case End() if (event.sender, event.incarnation) == self._mine():
-                self.mine_over = True
-                facts.extend(Ended(hold, "this node was ended") for hold in self.holds.values())
-                self.holds.clear()
+                self._answers.probed(event, self.holds, self.echo_s, now)
+            case Heartbeat() if (event.sender, event.incarnation) == self._mine():
+                facts.extend(self._extend_unsure(event))
+            case Restate():
+                self._answers.restated(event, self.holds, self.echo_s, now)
             case _:
                 pass
         return facts, sends
+
+    def reject(self, event: Rejected, now: float) -> bool:
+        """An illegible live event. It is nothing, alike for all nodes, unless it was redacted: others saw it.
+
+        True where that is a gap; the keys that it may have concerned are unsure then.
+        """
+        key = _state_key(event)
+        if event.redacted and (key is not None or event.type in TIMELINE_TYPES):
+            self._answers.gap()
+            self.ledger.missed((key,) if key is not None else tuple(self.ledger.known()))
+            if self.holds:
+                self._renew_at = now
+            return True
+        if key is not None:
+            self.ledger.touch(key)
+            self._answers.wrong(key, event.sender, event.event_id, self.holds, self.echo_s, now)
+        return False
 
     def gap(self, also: Iterable[ClaimKey], now: float) -> None:
         """Events were missed. A holder needs no proof: it renews at once, so that its key is sure again."""
         self.ledger.gap(also)
         self._signs.clear()
-        self._owed.clear()
+        self._answers.gap()
         if self.holds:
             self._renew_at = now
 
@@ -199,16 +223,6 @@ class Keeper:
             return now
         seen = self._signs.setdefault((key, slot), now)
         return seen + holder.lease_s * (1 + 2 * RHO)
-
-    def free_slot(self, key: ClaimKey, slots: int, now: float) -> int | None:
-        """The first slot that is free or lapsed; None where all are held or the key is unsure."""
-        head = self.ledger.sure(key)
-        if head is None:
-            return None
-        for slot in range(slots):
-            if head.holder_of(slot) is None or self.lapses_at(key, slot, now) <= now:
-                return slot
-        return None
 
     def probe(self, keys: tuple[ClaimKey, ...], now: float) -> tuple[Nonce, Send]:
         """Ask for the heads of unsure keys."""
@@ -255,13 +269,15 @@ class Keeper:
         hold = self.holds.get(found.key)
         if hold and (gone.account, gone.incarnation, gone.epoch) == (*self._mine(), hold.epoch):
             del self.holds[found.key]
-            facts.append(Ended(hold, "another node took over"))
+            taken = isinstance(found.event, Take)
+            facts.append(Ended(hold, "another node took over" if taken else "its claim was given back"))
         self._signs.pop((found.key, gone.slot), None)
         return facts
 
     def _granted(self, take: Take, holder: Holder, mine: bool, now: float) -> Fact:
-        if not mine:
+        if not mine or self.mine_over:  # an ended incarnation never wins again
             return Taken(holder, take)
+        self._won[take.key] = take.epoch
         sent = self._sent.get(take.nonce)
         deadline = now if sent is None else sent + self.span(take.lease_s)
         hold = Hold(take.key, take.slot, take.epoch, take.run, take.lease_s, deadline)
@@ -288,8 +304,6 @@ class Keeper:
 
     def _extend_unsure(self, event: Heartbeat) -> list[Fact]:
         """A holder whose deadline has not passed renews without proof: its echo counts while unsure too."""
-        if event.incarnation != self.me.incarnation:
-            return []
         return [
             fact
             for key in list(self.holds)
@@ -304,24 +318,17 @@ class Keeper:
         del self.holds[key]
         return [Ended(hold, "another node took over while this one could not see it")]
 
-    def _mend(self, found: Finding, event: ClaimEvent | Restate) -> list[Send]:
-        """After a void take the state key may name the loser: the holder states the truth again."""
-        if isinstance(found, Adopted) or isinstance(found.verdict, Accepted):
-            return []
-        if not isinstance(event, Take) or found.key not in self.holds:
-            return []
-        head = self.ledger.carried(found.key)
-        return [restate(self.me, found.key, head)] if head else []
+    def _unwanted(self, found: Adopted) -> list[Send]:
+        """An own win that was never seen (it came in a gap) counts for nothing: give it back at once."""
+        return [
+            release(self.me, found.key, h.epoch, h.run, None, self.ledger.carried(found.key), ())
+            for h in found.head.holders
+            if (h.account, h.incarnation) == self._mine() and h.epoch > self._won.get(found.key, 0)
+        ]
 
-    def _owe(self, event: Probe, now: float) -> None:
-        if event.sender == self.me.account:
-            return
-        for key in event.keys:
-            head = self.ledger.sure(key)
-            if head is None or head.after is None:
-                continue
-            if key in self.holds:
-                self._owed[key] = now
-            else:
-                rank = 1 + self.me.rank(key, event.event_id)
-                self._owed[key] = now + rank * max(3 * self.echo_s, 0.5)
+
+def _state_key(event: Rejected) -> ClaimKey | None:
+    """The claim key that an illegible event's state key names."""
+    if event.state_key is None or event.type not in (T_LOCK, T_MEMORY):
+        return None
+    return ClaimKey((MEMORY_PREFIX if event.type == T_MEMORY else "") + event.state_key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cisbot.core.claims.fold import concerns, fold
+from cisbot.core.claims.fold import concerns, fold, touch
 from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, carried, from_carried
 from cisbot.core.ids import ClaimKey, EventId
 from cisbot.core.room.events import (
@@ -85,6 +85,20 @@ class Ledger:
         self._tail.clear()
         self.dirty |= self._unsure
 
+    def missed(self, keys: Iterable[ClaimKey]) -> None:
+        """An event of these keys was missed: they are unsure now, and nothing seen before it counts."""
+        for key in keys:
+            self._sure.pop(key, None)
+            self._unsure.add(key)
+            self.dirty.add(key)
+        self._tail.clear()
+
+    def touch(self, key: ClaimKey) -> None:
+        """The state names the key now, though nothing of it was accepted."""
+        if key not in self._unsure and not self._sure.get(key, FREE).touched:
+            self._sure[key] = touch(self._sure.get(key, FREE))
+            self.dirty.add(key)
+
     def observe(self, event: ClaimEvent | Restate) -> list[Finding]:
         """Fold one live event. The result names every key whose head or certainty it touched."""
         found: list[Finding] = []
@@ -92,6 +106,7 @@ class Ledger:
             if head.key in self._unsure and (adopted := self._adopt(head)):
                 found.append(adopted)
         if isinstance(event, Restate):
+            self.touch(event.key)
             return found
         if self._unsure:
             self._tail.append(event)
@@ -134,11 +149,14 @@ class Ledger:
         """A fresh event makes unsure nodes sure, if they saw its probe and nothing since that matters."""
         if event.key not in self._unsure or event.after is None:
             return []
-        later = self.since(event.key, event.after)
+        asked = any(
+            isinstance(e, Probe) and e.event_id == event.after and event.key in e.keys for e in self._tail
+        )
+        later = self.since(event.key, event.after) if asked else None
         if later is None or [e.event_id for e in later] != [event.event_id]:
             return []
         epoch = event.epoch if isinstance(event, Take) else event.version
-        before = Head(epoch - 1, event.after)
+        before = Head(epoch - 1, event.after, touched=True)
         after, verdict = fold(event.key, before, event, self.bounds)
         return [self._settle(event.key, before, later), Judged(event.key, event, verdict, after)]
 

@@ -35,7 +35,7 @@ class MemoryReply:
 @dataclass(slots=True)
 class _Op:
     ask: MemoryAsk
-    nonce: Nonce | None = None
+    nonces: list[Nonce] = field(default_factory=list)  # of all its writes: an early one may come late
     until: float = 0.0
     tries: int = 0
     probed: bool = False
@@ -58,7 +58,6 @@ class Memory:
         self._keys: dict[ClaimKey, _Key] = {}
         self._replies: list[MemoryReply] = []
         self._wakes: list[float] = []
-        self._count = 0
 
     def ask(self, ask: MemoryAsk, now: float) -> None:
         """Take up a request of a local caller."""
@@ -85,27 +84,29 @@ class Memory:
                 op.probe, op.until = (event.event_id, now), now
             elif op.probe is not None and concerns(event, key):
                 op.probe, op.epoch, op.reading = None, None, False
-            if isinstance(event, MemoryWrite) and event.nonce == op.nonce:
-                self._echo(key, state, op, event)
+            mine = event.sender == self._keeper.me.account
+            if mine and isinstance(event, MemoryWrite) and event.key == key and event.nonce in op.nonces:
+                self._echo(key, state, op, event, now)
 
-    def _echo(self, key: ClaimKey, state: _Key, op: _Op, event: MemoryWrite) -> None:
+    def _echo(self, key: ClaimKey, state: _Key, op: _Op, event: MemoryWrite, now: float) -> None:
         head = self._keeper.ledger.sure(key)
         if head is not None and head.after == event.event_id:
             state.queue.popleft()
             self._reply(op.ask, ok=True, value=head.value, version=head.epoch)
-            return
-        op.nonce, op.tries = None, op.tries + 1
-        if op.ask.op == "cas" or op.tries >= TRIES_MAX:
+        elif event.nonce != op.nonces[-1]:
+            return  # a later write of this request is still on its way
+        elif op.ask.op == "cas" or op.tries >= TRIES_MAX:
             state.queue.popleft()
-            self._reply(op.ask, ok=False, error="another write came first")
+            unknown = "events were missed, so it is not known whether it was written; read it again"
+            self._reply(op.ask, ok=False, error=unknown if head is None else "another write came first")
+        else:
+            op.until = now + self._keeper.me.rank(key, event.event_id) * self._keeper.echo_s / 2
 
     def failed(self, txn: str, now: float) -> None:
         """A send is given up; the next `due` tries again."""
         for state in self._keys.values():
-            if state.queue and state.queue[0].nonce == txn:
-                state.queue[0].nonce = None
-                state.queue[0].tries += 1
-                state.queue[0].until = now + 1.0
+            if state.queue and txn in state.queue[0].nonces[-1:]:
+                state.queue[0].until = now + 1.0  # its echo counts all the same, should it come
 
     def back(self, key: ClaimKey, epoch: int | None, now: float) -> None:
         """The highest version of an unsure key is known."""
@@ -138,7 +139,7 @@ class Memory:
             op.unsure, op.until = False, now
         if now < op.until:
             return False
-        if op.tries >= TRIES_MAX:
+        if op.tries >= TRIES_MAX:  # also when every echo stayed away
             self._reply(op.ask, ok=False, error="the room can't be reached; try again later")
             return True
         if head is None:
@@ -154,19 +155,22 @@ class Memory:
         return False
 
     def _write(self, key: ClaimKey, op: _Op, head: Head, now: float, *, fresh: bool) -> Send:
-        op.nonce = self._keeper.me.nonce()
+        nonce = self._keeper.me.nonce()
+        op.nonces.append(nonce)
         op.until = now + ECHO_MAX_S
         op.tries += 1
-        self._keeper.note_sent(op.nonce, now)
+        self._keeper.note_sent(nonce, now)
         carried = None if fresh else self._keeper.ledger.carried(key)
         name = key.removeprefix(MEMORY_PREFIX)
         return memory_write(
-            self._keeper.me, op.nonce, name, head.epoch + 1, head.after, op.ask.value, fresh=fresh,
+            self._keeper.me, nonce, name, head.epoch + 1, head.after, op.ask.value, fresh=fresh,
             head=carried if head.after is not None else None,
         )  # fmt: skip
 
     def _unsure(self, key: ClaimKey, op: _Op, now: float, sends: list[Send], asks: list[Ask]) -> None:
         op.unsure = True
+        if op.probe is not None and self._keeper.ledger.since(key, op.probe[0]) is None:
+            op.probe, op.epoch, op.reading = None, None, False  # events were missed since
         if op.probe is None:
             if op.probed and op.ask.op == "get":
                 op.tries += 1

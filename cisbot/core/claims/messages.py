@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from cisbot.core.room.wire import head_to_wire
 from cisbot.core.settings import Node
 
 RANKS = 8
+BEAT_BYTES_MAX = 50_000  # of the homeserver's 64 KiB for an event
 
 
 class HoldLike(Protocol):
@@ -137,10 +139,18 @@ def release(
     return Send(nonce, wire.T_LOCK, content, Priority.LOCK, state_key=key, durable=True)
 
 
-def restate(me: Me, key: ClaimKey, head: CarriedHead) -> Send:
+def restate(me: Me, head: CarriedHead) -> Send:
     """Write the true head into the state key again."""
-    content: dict[str, Json] = {**me.named(), "action": "restate", "head": head_to_wire(head)}
-    return Send(me.nonce(), wire.T_LOCK, content, Priority.LOCK, state_key=key, coalesce=f"restate {key}")
+    nonce, key = me.nonce(), head.key
+    content: dict[str, Json] = {"incarnation": me.incarnation, "head": head_to_wire(head)}
+    if key.startswith(wire.MEMORY_PREFIX):
+        content |= {
+            "restate": True, "nonce": nonce, "version": head.epoch, "after": head.after, "value": head.value,
+        }  # fmt: skip
+        name = key.removeprefix(wire.MEMORY_PREFIX)
+        return Send(nonce, wire.T_MEMORY, content, Priority.CHAT, state_key=name, coalesce=f"restate {key}")
+    content |= {"node": me.node, "action": "restate"}
+    return Send(nonce, wire.T_LOCK, content, Priority.LOCK, state_key=key, coalesce=f"restate {key}")
 
 
 def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId) -> Send:
@@ -149,16 +159,31 @@ def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId) -> Send:
     return Send(nonce, wire.T_INTENT, content, Priority.LOCK, state_key=key)
 
 
-def heartbeat(me: Me, nonce: Nonce, holds: Iterable[HoldLike], heads: tuple[CarriedHead, ...]) -> Send:
-    """A sign of life that renews all holds at once."""
-    renews: list[Json] = [{"key": h.key, "epoch": h.epoch} for h in holds]
-    content: dict[str, Json] = {
-        **me.named(),
-        "nonce": nonce,
-        "renews": renews,
-        "heads": [head_to_wire(h) for h in heads],
-    }
-    return Send(nonce, wire.T_HEARTBEAT, content, Priority.RENEWAL, coalesce="heartbeat")
+def heartbeats(
+    me: Me, holds: Sequence[HoldLike], heads: Sequence[CarriedHead], *, answers: bool = False
+) -> list[tuple[Nonce, Send]]:
+    """Signs of life that renew all holds and carry heads: one event, or several where one is too small.
+
+    A mere renewal replaces one that waits unsent; what answers a probe is never dropped.
+    """
+    rest, wired = list(holds), [head_to_wire(head) for head in heads]
+    beats: list[tuple[Nonce, Send]] = []
+    while rest or wired:
+        renews: list[Json] = [{"key": h.key, "epoch": h.epoch} for h in rest[: wire.KEYS_MAX]]
+        mark = None if answers else f"heartbeat {len(beats)}"
+        rest = rest[wire.KEYS_MAX :]
+        room = BEAT_BYTES_MAX - len(json.dumps(renews))
+        carries: list[Json] = []
+        while wired and len(carries) < wire.KEYS_MAX and (size := len(json.dumps(wired[0]))) <= room:
+            carries.append(wired.pop(0))
+            room -= size
+        nonce = me.nonce()
+        content: dict[str, Json] = {**me.named(), "nonce": nonce, "renews": renews, "heads": carries}
+        beats.append((nonce, Send(nonce, wire.T_HEARTBEAT, content, Priority.RENEWAL, coalesce=mark)))
+        if not renews and not carries:
+            wired.pop(0)  # too big for any event
+            beats.pop()
+    return beats
 
 
 def probe(me: Me, nonce: Nonce, keys: tuple[ClaimKey, ...]) -> Send:

@@ -26,12 +26,17 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The state of one key after its last accepted event (`after`). `value` is for public memory only."""
+    """The state of one key after its last accepted event (`after`). `value` is for public memory only.
+
+    `touched`: the key has had a lock event, be it void or illegible. The room's state names it from then
+    on, so whoever joins is unsure of it and asks; and what answers such a probe must be after it.
+    """
 
     epoch: int = 0
     after: EventId | None = None
     holders: tuple[Holder, ...] = ()
     value: str | None = None
+    touched: bool = False
 
     def holder_of(self, slot: int) -> Holder | None:
         """The holder of a slot, or None."""
@@ -52,6 +57,10 @@ class Head:
     def without(self, *gone: Holder) -> Head:
         """The head without those holders."""
         return replace(self, holders=tuple(h for h in self.holders if h not in gone))
+
+    def says(self) -> tuple[int, tuple[Holder, ...], str | None]:
+        """What a reader of the state wants to know; renewals don't change it."""
+        return self.epoch, self.holders, self.value
 
 
 FREE = Head()
@@ -108,4 +117,4 @@ def from_carried(head: CarriedHead) -> Head:
     holders = tuple(
         Holder(m.slot, m.account, m.node, m.incarnation, m.epoch, m.run, m.lease_s) for m in head.holders
     )
-    return Head(head.epoch, head.after, holders, head.value)
+    return Head(head.epoch, head.after, holders, head.value, touched=True)

@@ -31,7 +31,7 @@ class _Bad(Exception):
 class _Raw:
     """The envelope of a raw event, checked."""
 
-    __slots__ = ("content", "event_id", "sender", "state_key", "ts_ms", "type", "txn")
+    __slots__ = ("content", "event_id", "redacted", "sender", "state_key", "ts_ms", "type", "txn")
 
     def __init__(self, raw: Mapping[str, object]) -> None:
         self.event_id = EventId(_text(raw, "event_id"))
@@ -46,6 +46,9 @@ class _Raw:
         unsigned = raw.get("unsigned")
         txn = unsigned.get("transaction_id") if isinstance(unsigned, dict) else None
         self.txn = txn if isinstance(txn, str) else None
+        self.redacted = isinstance(unsigned, dict) and (
+            "redacted_because" in unsigned or "redacted_by" in unsigned
+        )
 
 
 def _text(raw: Mapping[str, object], field: str) -> str:
@@ -60,7 +63,8 @@ def decode(raw: Mapping[str, object]) -> RoomEvent | Rejected | None:
     try:
         event = _Raw(raw)
     except _Bad as bad:
-        return Rejected(EventId(""), UserId(""), 0, str(raw.get("type"))[:64], str(bad))
+        kind = raw.get("type")
+        return Rejected(EventId(""), UserId(""), 0, kind[:64] if isinstance(kind, str) else "", str(bad))
     reader = _READERS.get(event.type)
     if reader is None:
         return None
@@ -68,6 +72,8 @@ def decode(raw: Mapping[str, object]) -> RoomEvent | Rejected | None:
         return reader(event)
     except _Bad as bad:
         return _rejected(event, str(bad))
+    except RecursionError:
+        return _rejected(event, "content: nested too deep")
     except ValidationError as invalid:
         first = invalid.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:120]
@@ -75,7 +81,9 @@ def decode(raw: Mapping[str, object]) -> RoomEvent | Rejected | None:
 
 
 def _rejected(event: _Raw, why: str) -> Rejected:
-    return Rejected(event.event_id, event.sender, event.ts_ms, event.type, why, event.state_key)
+    return Rejected(
+        event.event_id, event.sender, event.ts_ms, event.type, why, event.state_key, event.redacted
+    )  # fmt: skip
 
 
 def _claim_key(event: _Raw) -> ClaimKey:
@@ -113,7 +121,7 @@ def _lock(e: _Raw) -> RoomEvent:
         case wire.LockRestate():
             if head is None:
                 raise _Bad("head: missing")
-            return ev.Restate(e.event_id, e.sender, e.ts_ms, key, node, incarnation, head, runs)
+            return ev.Restate(e.event_id, e.sender, e.ts_ms, key, incarnation, head, runs)
 
 
 def _intent(e: _Raw) -> RoomEvent:
@@ -148,11 +156,16 @@ def _end(e: _Raw) -> RoomEvent:
 
 def _memory(e: _Raw) -> RoomEvent:
     name = _claim_key(e)
-    m = wire.MemoryWire.model_validate(dict(e.content))
     key = ClaimKey(MEMORY_PREFIX + name)
+    kind = wire.MemoryRestate if e.content.get("restate") is True else wire.MemoryWire
+    m = kind.model_validate(dict(e.content))
     head = head_from_wire(m.head) if m.head else None
     if head is not None and head.key != key:
         raise _Bad("head.key: is not this event's key")
+    if isinstance(m, wire.MemoryRestate):
+        return ev.Restate(
+            e.event_id, e.sender, e.ts_ms, key, Incarnation(m.incarnation), head_from_wire(m.head)
+        )
     return ev.MemoryWrite(
         e.event_id, e.sender, e.ts_ms, key, Incarnation(m.incarnation), Nonce(m.nonce), m.version,
         _event_id(m.after), m.value, m.fresh, head,

@@ -101,7 +101,6 @@ class Restate:
     sender: UserId
     ts_ms: int
     key: ClaimKey
-    node: NodeId
     incarnation: Incarnation
     head: CarriedHead
     open_runs: tuple[RunId, ...] = ()
@@ -299,7 +298,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An event that can't be read: hostile, malformed, or from a newer version. `audit` shows it."""
+    """An event that can't be read: hostile, malformed, or from a newer version. `audit` shows it.
+
+    `redacted`: its content was taken away, so that nodes which saw it before know more.
+    """
 
     event_id: EventId
     sender: UserId
@@ -307,6 +309,7 @@ class Rejected:
     type: str
     why: str
     state_key: str | None = None
+    redacted: bool = False
 
 
 LockEvent = Take | Release | Restate

@@ -168,6 +168,14 @@ class MemoryWire(Wire):
     head: HeadWire | None = None
 
 
+class MemoryRestate(Wire):
+    """`io.cisbot.memory` with `restate: true`; `version` and `value` are there for readers of the state."""
+
+    restate: Literal[True]
+    incarnation: Token
+    head: HeadWire
+
+
 class CharterWire(Wire):
     """`io.cisbot.charter`."""
 
