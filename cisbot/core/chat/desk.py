@@ -226,14 +226,18 @@ class Desk:
             first = (run.account,) if run.account else ()
             self.answer(msg, text, now, first=first)
             return
+        mine = (self._office.me.account,)
         if command.task is not None and command.task not in tasks:
-            raise FieldError("task", f"{run.short} has no task {command.task[:40]!r}", ", ".join(tasks)[:200])
+            what = f"{run.short} has no task {command.task[:40]!r}"
+            error = FieldError("task", what, ", ".join(tasks)[:200])
+            self.answer(msg, render.error_reply(error), now, first=mine)
+            return
         ran = [t for t in tasks.values() if t.log_path]
         failed = [t for t in ran if t.status is TaskStatus.FAILED]
         shown = [tasks[command.task]] if command.task else failed or ran
         pick = shown[-1] if shown else None
         if pick is None or not pick.log_path:
-            self.answer(msg, Text("No task has written a log yet.", None), now)
+            self.answer(msg, Text("No task has written a log yet.", None), now, first=mine)
             return
         tag = f"log {msg.event_id}"
         self._logs[tag] = (msg, run, pick.task)

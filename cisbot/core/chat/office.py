@@ -36,6 +36,9 @@ class Office(Protocol):
     def cancel(self, run: Run, user: UserId, now: Instant) -> None:
         """Somebody with the right cancels."""
 
+    def eligible(self, run: Run) -> bool:
+        """Whether this node may execute the run."""
+
     def executes(self, run: RunId) -> bool:
         """Whether this node executes the run now."""
 
@@ -57,7 +60,8 @@ def why_waiting(office: Office, run: Run, now: Instant) -> str | None:
         return f"{run.why}; react with ✅ to resume it or ❌ to close it"
     if run.status is not RunStatus.PENDING:
         return None
-    if run_node(run.id) is None and not office.board.eligible(run.dag, run.target):
+    here = office.eligible(run)  # also a DAG that came with the message
+    if run_node(run.id) is None and not here and not office.board.eligible(run.dag, run.target):
         return f"no node matches target {run.target} and has {run.dag}"
     if run.key is None:
         return "waits to be claimed"

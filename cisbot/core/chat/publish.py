@@ -56,7 +56,7 @@ class Publisher:
             self._reading[tag] = (msg, command)
             self._office.ask(ReadMedia(tag, msg.file.url, ATTACHED_BYTES_MAX))
             return
-        sent = self._sent_definition(msg, command.attached) if command.attached else None
+        sent = self._sent_definition(msg, command, command.attached) if command.attached else None
         self._publish(msg, command, sent, now, history=history)
 
     def media_read(self, item: TextRead, now: Instant) -> None:
@@ -68,7 +68,8 @@ class Publisher:
         try:
             if item.text is None:
                 raise FieldError("file", item.why or "can't be read", "a YAML file of at most 1 MB")
-            self._publish(msg, command, self._sent_definition(msg, item.text), now, history=False)
+            sent = self._sent_definition(msg, command, item.text)
+            self._publish(msg, command, sent, now, history=False)
         except FieldError as error:
             self._desk.answer(msg, render.error_reply(error), now)
 
@@ -81,10 +82,13 @@ class Publisher:
                 "See: !dag list",
             )  # fmt: skip
 
-    def _sent_definition(self, msg: Message, text: str) -> Definition:
+    def _sent_definition(self, msg: Message, command: Publish, text: str) -> Definition:
         self._may_send_dags(msg.sender)
         parsed = parse(text, msg.file.name if msg.file else "attached")
         if isinstance(parsed, Definition):
+            if command.dag and command.dag != parsed.id:
+                what = f"'{command.dag[:60]}' is not the id of the DAG that came with the message"
+                raise FieldError("dag", what, parsed.id)
             return parsed
         first = parsed[0]
         more = f" (and {len(parsed) - 1} more)" if len(parsed) > 1 else ""
@@ -106,22 +110,34 @@ class Publisher:
         if definition is None and dag not in board.known_dags():
             raise self.unknown_dag(dag)
         target = command.target or (definition.target if definition else "any")
-        self._check_target(target, dag, history=history)
+        if not history:  # whoever came late can't know who was there
+            self._check_target(target, dag, sent=sent is not None)
         if definition is None:
             board.put(self._opaque(msg, command, dag, target))
             return
         params = resolve(definition, command.params)
         scope = self._scope(definition, command, msg.sender)
-        runs = self._make(msg, command, definition, params, scope, target)
+        nodes: list[NodeId | None] = [None]
+        if target == "all":
+            nodes = self._all_nodes(dag, sent=sent is not None)
+        runs = self._make(msg, command, definition, params, scope, target, nodes)
         for run in runs:
             board.put(run)
             if not history:
                 self._tell(run, definition, now)
 
-    def _check_target(self, target: str, dag: str, *, history: bool) -> None:
+    def _all_nodes(self, dag: DagId, *, sent: bool) -> list[NodeId | None]:
+        """The nodes that target=all means: a DAG that came with the message is anybody's."""
+        board = self._office.board
+        nodes = [n for n in board.living() if n.executes] if sent else board.eligible(dag, "all")
+        if not nodes:
+            raise FieldError("target", "no node matches 'all'", "a node that has the DAG")
+        return [n.id for n in nodes]
+
+    def _check_target(self, target: str, dag: str, *, sent: bool) -> None:
         parsed = parse_target(target)
-        if history or parsed.kind is not TargetKind.NODE or parsed.node is None:
-            return  # whoever came late can't know who was there
+        if parsed.kind is not TargetKind.NODE or parsed.node is None:
+            return
         node = self._office.board.node_named(NodeId(parsed.node))
         names = sorted(n.id for n in self._office.board.living() if n.executes)
         if node is None:
@@ -131,7 +147,7 @@ class Publisher:
             )  # fmt: skip
         if not node.executes:
             raise FieldError("target", f"{node.id} executes nothing", f"one of: {', '.join(names)}"[:300])
-        if dag not in node.dags:
+        if dag not in node.dags and not sent:
             raise FieldError("target", f"{node.id} has no DAG '{dag}'", "a node that has it")
 
     def _scope(self, definition: Definition, command: Publish, publisher: UserId) -> Scope:
@@ -158,12 +174,8 @@ class Publisher:
         params: Mapping[str, str],
         scope: Scope,
         target: str,
+        nodes: list[NodeId | None],
     ) -> list[Run]:
-        nodes: list[NodeId | None] = [None]
-        if target == "all":
-            nodes = [n.id for n in self._office.board.eligible(definition.id, target)]
-            if not nodes:
-                raise FieldError("target", "no node matches 'all'", "a node that has the DAG")
         approval = definition.approval
         expires = None
         if approval and approval.deadline_s is not None:
