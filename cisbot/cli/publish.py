@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ def _command(words: list[str]) -> Publish:
             raise FieldError(key[:40], "is given twice", "each key once")
         pairs[key] = value
     priority = pairs.pop("priority", None)
-    if priority is not None and not priority.lstrip("-").isdigit():
+    if priority is not None and not re.fullmatch(r"[+-]?[0-9]{1,3}", priority):
         raise FieldError("priority", f"{priority[:20]!r} is no number", "a whole number")
     command = Publish(
         words[0],

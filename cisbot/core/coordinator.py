@@ -55,7 +55,7 @@ class Coordinator(Lifecycle):
     def start(self, kept: Kept, now: Instant) -> Step:
         """The first step: say again what was not said, and end the incarnation before this one."""
         self._out = Outbound()
-        self._out.send.extend(kept.outbox)
+        self._say(*kept.outbox)
         held = any(
             h.account == self.me.account and h.incarnation == kept.incarnation
             for head in kept.sure.values()
@@ -105,11 +105,11 @@ class Coordinator(Lifecycle):
         """The boot time at which to call `handle(Tick())` at the latest."""
         times = [
             self.keeper.deadline(),
-            self.contender.deadline(),
+            None if self.draining else self.contender.deadline(),
             self.memory.deadline(),
             self.desk.deadline(),
             self.status.deadline(),
-            self._watch_at,
+            None if self.draining else self._watch_at,
         ]
         return min((t for t in times if t is not None), default=None)
 
@@ -146,6 +146,7 @@ class Coordinator(Lifecycle):
             if isinstance(event, ev.LockEvent | ev.MemoryWrite):
                 also.add(event.key)
                 self._hint(event, now)
+        self.unfollowed.update(run.id for run in self.board.open_runs())
         self.keeper.gap(also, now.boot)
         self.contender.gap()
 
@@ -174,6 +175,8 @@ class Coordinator(Lifecycle):
                 f"node.id: '{self.me.node}' belongs to {twin.account} in this room; expected an id of its "
                 f"own. Choose another [node] id, or stop that node and let it leave"
             )
+        elif self.charter is None and self.known_room:
+            return  # a restart: it was read then, and is for ever
         elif self.charter is None:
             self._out.halt = "the room has no charter (io.cisbot.charter). Run: cisbot room init"
         elif self.settings.node.execute and self.charter.home != self.me.account.partition(":")[2]:
@@ -225,10 +228,10 @@ class Coordinator(Lifecycle):
                 "Give every node an account of its own"
             )
         self.board.note_node(record, now.wall_ms)
-        if not mine and record.node == self.me.node and not record.gone and self._announced:
-            own, other = self.me.account, record.sender
-            if other < own:  # both see both: exactly one of them yields
-                self._out.halt = f"node.id: '{self.me.node}' is also used by {other}; choose another id"
+        late = self._announced and not self._heard_myself
+        if not mine and record.node == self.me.node and not record.gone and late:
+            # whoever stands first in the stream stays, so exactly one of two yields
+            self._out.halt = f"node.id: '{self.me.node}' is used by {record.sender}; choose another id"
 
     def _claim(self, event: ev.ClaimEvent | ev.Restate, now: Instant) -> None:
         self.board.seen(event.sender, now.wall_ms)

@@ -11,10 +11,10 @@ from dataclasses import replace
 from cisbot.core.chat.desk import Desk
 from cisbot.core.chat.status import StatusBoard
 from cisbot.core.claims.contend import Contender, Wish
-from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Hold, Keeper, Taken, Won
+from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Keeper, Taken, Won
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.memory import Memory
-from cisbot.core.claims.messages import Claim, Me, end, node_record, release
+from cisbot.core.claims.messages import Claim, Me, end, node_record
 from cisbot.core.dags.definition import Definition, OnLost
 from cisbot.core.dags.parse import canonical, definition_hash
 from cisbot.core.effects import Ask, CancelWork, MoveDeadline, Put, ReadStory, Send
@@ -60,7 +60,8 @@ class Lifecycle:
         self.status = StatusBoard(self.board, me)
         self.desk = Desk(self)
         self.lapsed: set[tuple[RunId, int]] = set()
-        self.ready = kept.cursor is not None
+        self.ready = False  # until the first batch: what was missed comes before any decision
+        self.known_room = kept.cursor is not None
         self.charter: ev.Charter | None = None
         self.draining = False
         self.left = False
@@ -94,7 +95,10 @@ class Lifecycle:
                     self._won(fact, now)
                 case Taken():
                     self.board.taken(fact.take, fact.holder, now.wall_ms)
-                    if fact.holder.account == self.me.account and fact.holder.incarnation == self.past:
+                    if (
+                        fact.holder.account == self.me.account
+                        and fact.holder.incarnation != self.me.incarnation
+                    ):
                         self._say(end(self.me, fact.holder.incarnation))  # won, then crashed
                     self._fenced(fact.take.run, "another node runs it now", now)
                 case Extended():
@@ -103,7 +107,6 @@ class Lifecycle:
                         self._out.work.append(MoveDeadline(fact.hold.run, fact.hold.deadline))
                 case Ended():
                     self._fenced(fact.hold.run, fact.why, now)
-                    self._give_up(fact.hold)
                     if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
                         self._lost(run, fact.why, now)
                 case Freed():
@@ -111,19 +114,12 @@ class Lifecycle:
                 case _:
                     pass
 
-    def _give_up(self, hold: Hold) -> None:
-        """Say that an ended hold is over: a renewal that was still on its way must not keep it."""
-        head = self.ledger.sure(hold.key)
-        if head is None or head.held_by(self.me.account, self.me.incarnation, hold.epoch):
-            carried = self.ledger.carried(hold.key)
-            self._say(release(self.me, hold.key, hold.epoch, hold.run, Outcome.LOST, carried, ()))
-
     def _freed(self, fact: Freed, now: Instant) -> None:
         run = self.board.runs.get(fact.holder.run)
         if run is None or run.status.over or run.epoch > fact.holder.epoch:
             return
         if isinstance(fact.by, ev.Release):
-            if fact.by.outcome is None:
+            if fact.by.outcome is None and run.status is RunStatus.RUNNING:
                 self.board.put(replace(run, status=RunStatus.PENDING, why="given back"))
             return
         if isinstance(fact.by, ev.Take) and fact.by.run == run.id:
@@ -133,7 +129,10 @@ class Lifecycle:
 
     def _lost(self, run: Run, why: str, now: Instant) -> None:
         """The run's holder is lost: its DAG's policy decides what happens."""
-        if run.status in (RunStatus.LOST, RunStatus.PENDING):
+        if run.status is not RunStatus.RUNNING:
+            return
+        if run.cancelled_by is not None:
+            self.board.close(run, RunStatus.CANCELLED, f"by {run.cancelled_by}", now.wall_ms)
             return
         if run.on_lost is OnLost.ASK:
             run = self.board.put(replace(run, status=RunStatus.LOST, why=why))
@@ -168,15 +167,17 @@ class Lifecycle:
     def _story(self, item: StoryRead, now: Instant) -> None:
         """What the room tells of a run that this node has not followed from its beginning."""
         won = self._looking.pop(item.tag, None)
-        for event in item.events or ():
-            if isinstance(event, ev.Release) and event.outcome is not None:
+        story = item.events or ()
+        began = {(e.sender, e.incarnation, e.epoch) for e in story if isinstance(e, ev.Take)}
+        for event in story:
+            if isinstance(event, ev.Release) and (event.sender, event.incarnation, event.epoch) in began:
                 self._settle(event, now)
         if won is None:
             return
         if item.events is None:
-            self._say(
-                self.keeper.release(won.take.key, None, ())
-            ) if won.take.key in self.keeper.holds else None
+            if won.take.key in self.keeper.holds:  # look again: the read itself waits before it gives up
+                self._looking[item.tag] = won
+                self._out.asks.append(ReadStory(item.tag, won.take.run))
             return
         self.unfollowed.discard(won.take.run)
         hold = self.keeper.holds.get(won.take.key)
@@ -205,13 +206,11 @@ class Lifecycle:
     def _settle(self, event: ev.Release, now: Instant) -> None:
         """An outcome settles the run also where its release came too late and was void."""
         run = self.board.runs.get(event.run)
-        if run is None or event.outcome is None or not self.board.is_node(event.sender):
+        if run is None or event.outcome is None or run.id in self.executions:
             return
-        if run.id in self.executions or event.epoch < run.epoch:
-            return
-        if event.outcome is Outcome.LOST:
+        if event.outcome is Outcome.LOST and event.epoch >= run.epoch:
             self._lost(run, f"{event.node} lost its lease", now)
-        else:
+        elif event.outcome is not Outcome.LOST:
             self.board.settled(run, event.outcome, now.wall_ms)
 
     def _credible(self, event: ev.Release) -> bool:
@@ -254,9 +253,13 @@ class Lifecycle:
     def _drained(self, now: Instant) -> None:
         """Everything of this node is dead: give all claims back, and leave."""
         for execution in list(self.executions.values()):
-            if execution.outcome() is None:
+            outcome = execution.outcome()
+            if outcome is None:
                 return
             self._keep_tasks(execution)
+            if outcome is not Outcome.LOST:
+                self._complete(execution, outcome, now)
+                continue
             del self.executions[execution.run.id]
             self._say(*self.status.fenced(execution.run.id, "its node was stopped", now))
         if self.left:
@@ -310,12 +313,13 @@ class Lifecycle:
         """The first waiting run of every key that this node may claim now."""
         if not self.settings.node.execute or self.draining or not self.ready:
             return []
-        if len(self.executions) >= self.settings.coordinator.max_runs:
-            return []
+        room = self.settings.coordinator.max_runs - len(self.keeper.holds)
         wishes: dict[ClaimKey, Wish] = {}
         for run in self.board.waiting():
             if run.key is None or run.key in wishes or not self.eligible(run):
                 continue
+            if len(wishes) >= room:
+                break
             wishes[run.key] = self._wish(run)
         return list(wishes.values())
 
@@ -343,6 +347,10 @@ class Lifecycle:
         """How many claims the account holds, as far as this node is sure."""
         heads = (self.ledger.sure(key) for key in self.ledger.known())
         return sum(1 for head in heads if head for h in head.holders if h.account == account)
+
+    def look_first(self, runs: Iterable[RunId]) -> None:
+        """Look at the story of these runs before their first task."""
+        self.unfollowed.update(runs)
 
     def executes(self, run: RunId) -> bool:
         """Whether this node executes the run now."""

@@ -78,7 +78,7 @@ class Coordinator(Model):
     worker_idle_timeout: Duration = 300.0
     claim_lease_duration: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     max_workers: int = Field(default=8, ge=1, le=1000)
-    max_runs: int = Field(default=16, ge=1, le=10_000)
+    max_runs: int = Field(default=16, ge=1, le=150)
     kill_grace: Annotated[float, Field(ge=0, le=3600)] = 10.0
 
 

@@ -141,7 +141,7 @@ class Node:
             coordinator,
             room=room,
             store=store,
-            workers=PoolWorkers(pool, door),
+            workers=PoolWorkers(pool, door, self.emit),
             clock=SystemClock(),
             files=DagFiles(tuple(settings.node.dags)),
             say=self.say,
@@ -164,13 +164,13 @@ class Node:
     async def _together(self, loop: NodeLoop, kept: Kept, outbox: Outbox, following: Awaitable[None]) -> None:
         """The loop is the node; when it ends, the others end. When another fails, the loop hears it."""
 
-        async def guarded(work: Awaitable[None]) -> None:
-            try:
-                await work
-            except CisbotError as error:
+        def ended(helper: asyncio.Future[None]) -> None:
+            if not helper.cancelled() and (error := helper.exception()) is not None:
                 loop.fail(error)
 
-        helpers = [asyncio.ensure_future(guarded(w)) for w in (outbox.run(), following)]
+        helpers = [asyncio.ensure_future(work) for work in (outbox.run(), following)]
+        for helper in helpers:
+            helper.add_done_callback(ended)
         try:
             await loop.run(kept)
             await outbox.drain(GOODBYE_S)
@@ -197,17 +197,28 @@ def search_path() -> str:
 class PoolWorkers:
     """`node.ports.Workers` on the pool, and the local door for answers."""
 
-    def __init__(self, pool: Pool, door: LocalDoor) -> None:
+    def __init__(self, pool: Pool, door: LocalDoor, emit: Callable[[Input], None]) -> None:
+        self._emit = emit
         self._pool = pool
         self._door = door
+
+    def _start(self, work: StartWork) -> None:
+        frame = work.frame
+        try:
+            for folder in (Path(frame.log_path).parent, Path(frame.workdir)):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # that task's error, not the node's
+            why = f"{error.filename}: {error.strerror}"
+            ended = TaskEnded(frame.run, frame.task, frame.attempt, None, None, "error", why, "", {})
+            self._emit(WorkerReport(ended))
+        else:
+            self._pool.start_task(work.worker, frame)
 
     def do(self, work: Work) -> None:
         """Start, cancel, re-deadline, answer."""
         match work:
             case StartWork():
-                for folder in (Path(work.frame.log_path).parent, Path(work.frame.workdir)):
-                    folder.mkdir(parents=True, exist_ok=True)
-                self._pool.start_task(work.worker, work.frame)
+                self._start(work)
             case CancelWork():
                 self._pool.cancel_run(work.run, work.grace_s)
             case MoveDeadline():

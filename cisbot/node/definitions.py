@@ -12,6 +12,14 @@ FILES_MAX = 1_000
 SUFFIXES = (".yaml", ".yml")
 
 
+def _mark(path: Path) -> tuple[str, int, int]:
+    try:
+        state = path.stat()
+    except OSError:  # it went away meanwhile, as editors do
+        return str(path), 0, 0
+    return str(path), state.st_mtime_ns, state.st_size
+
+
 class DagFiles:
     """The files below the configured folders."""
 
@@ -28,8 +36,7 @@ class DagFiles:
                 problems.append(f"{folder.name}: no such folder")
                 continue
             files.extend(p for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES and p.is_file())
-        stats = [(p, p.stat()) for p in files[:FILES_MAX]]
-        seen = tuple((str(p), s.st_mtime_ns, s.st_size) for p, s in stats)
+        seen = tuple(_mark(path) for path in files[:FILES_MAX])
         if seen == self._seen:
             return None
         self._seen = seen

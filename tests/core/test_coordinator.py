@@ -290,3 +290,49 @@ def test_a_restart_is_not_frightened_by_its_own_past() -> None:
     assert node.halted is None
     run = world.say("!dag publish hello", wait_s=5)
     assert node.status(run) == "succeeded"
+
+
+def test_finished_runs_stay_finished_when_all_databases_are_lost() -> None:
+    from cisbot.core.inputs import RoomBatch
+
+    world = World([RESUME], nodes=2, lease_s_max=30)
+    world.say("!dag publish resume")
+    assert len(world.began()) == 2
+    history = world.room.events(0)
+    for machine in world.machines:
+        machine.lose()
+    for machine in world.machines:
+        machine.start(world.now)
+        machine.feed(RoomBatch("x", (), gap=True, history=history, state=world.room.whole_state()), world.now)
+    world.wait(120)
+    assert len(world.began()) == 2
+
+
+def test_a_cancelled_run_is_not_resumed_when_its_holder_is_lost() -> None:
+    world = World([RESUME], nodes=2)
+    for machine in world.machines:
+        machine.auto = False
+    run = world.say("!dag publish resume", wait_s=1)
+    dead = holder(world)
+    world.machines[dead].crash()
+    world.react(run, "❌", wait_s=60)
+    assert world.machines[1 - dead].status(run) == "cancelled"
+    assert not world.machines[1 - dead].running
+
+
+def test_what_nobody_approved_does_not_run_though_a_node_took_and_gave_back() -> None:
+    world = World([GATED], nodes=2)
+    run = world.say("!dag publish gated", wait_s=1)
+    evil = world.machines[1]
+    evil.alive = False
+    fields = {"node": "node-2", "incarnation": "evil", "nonce": "1", "epoch": 1, "run": run}
+    take = {**fields, "action": "take", "after": None, "dag": "gated", "scope": "nonsense", "lease_s": 9}
+    key = "gated/project-proj-a"
+    world.room.put(evil.account, "io.cisbot.lock", {**take, "definition": "x"}, state_key=key)  # type: ignore[dict-item]
+    release = {**fields, "action": "release", "outcome": None}
+    world.room.put(evil.account, "io.cisbot.lock", release, state_key=key)  # type: ignore[arg-type]
+    world.wait(10)
+    assert world.machines[0].alive
+    assert world.machines[0].began == []
+    world.react(run, "✅")
+    assert world.machines[0].began == ["a@2"]

@@ -105,7 +105,8 @@ class Machine:
             state = self.room.whole_state()
             self.feed(RoomBatch(str(self._place), (), gap=True, initial=True, state=state), now)
         else:
-            self._place = int(kept.cursor)
+            start, self._place = int(kept.cursor), len(self.room.stream)
+            self.feed(RoomBatch(str(self._place), self.room.events(start)), now)
 
     def crash(self) -> None:
         """The process dies, with all its tasks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from cisbot.core.claims.ledger import Ledger
@@ -32,6 +32,9 @@ class Office(Protocol):
 
     def hash_of(self, definition: Definition) -> str:
         """The definition's hash."""
+
+    def look_first(self, runs: Iterable[RunId]) -> None:
+        """Others may have been faster with these: look at their story before the first task."""
 
     def cancel(self, run: Run, user: UserId, now: Instant) -> None:
         """Somebody with the right cancels."""

@@ -55,7 +55,7 @@ class Publisher:
             tag = f"media {msg.event_id}"
             self._reading[tag] = (msg, command)
             self._office.ask(ReadMedia(tag, msg.file.url, ATTACHED_BYTES_MAX))
-            return
+            return  # until it is read, others may be faster: see `media_read`
         sent = self._sent_definition(msg, command, command.attached) if command.attached else None
         self._publish(msg, command, sent, now, history=history)
 
@@ -70,6 +70,7 @@ class Publisher:
                 raise FieldError("file", item.why or "can't be read", "a YAML file of at most 1 MB")
             sent = self._sent_definition(msg, command, item.text)
             self._publish(msg, command, sent, now, history=False)
+            self._office.look_first(run.id for run in self._office.board.runs_of(msg.event_id))
         except FieldError as error:
             self._desk.answer(msg, render.error_reply(error), now)
 
@@ -110,6 +111,7 @@ class Publisher:
         if definition is None and dag not in board.known_dags():
             raise self.unknown_dag(dag)
         target = command.target or (definition.target if definition else "any")
+        parse_target(target)
         if not history:  # whoever came late can't know who was there
             self._check_target(target, dag, sent=sent is not None)
         if definition is None:

@@ -107,7 +107,7 @@ class StatusBoard:
                 continue
             if shown.event is None or not shown.dirty:
                 continue
-            if not shown.closing and now.boot < self._next(shown, now.boot):
+            if not shown.closing and now.boot < self._next(shown):
                 continue
             shown.dirty, shown.edited, shown.count = False, now.boot, shown.count + 1
             mark = self._mark(run)
@@ -124,7 +124,7 @@ class StatusBoard:
             if not shown.posted:
                 times.append(shown.opened + POST_AFTER_S)
             elif shown.dirty and shown.event is not None:
-                times.append(self._next(shown, shown.edited))
+                times.append(self._next(shown))
         return min(times, default=None)
 
     def _first(self, run: Run, shown: _Shown, now: Instant) -> Send:
@@ -134,8 +134,8 @@ class StatusBoard:
         return send_of(self._post(txn, run, shown, now))
 
     @staticmethod
-    def _next(shown: _Shown, now: float) -> float:
-        return shown.edited + max(EDIT_GAP_S, (now - shown.opened) * EDIT_GAP_SHARE)
+    def _next(shown: _Shown) -> float:
+        return shown.edited + max(EDIT_GAP_S, (shown.edited - shown.opened) * EDIT_GAP_SHARE)
 
     def _mark(self, run: Run) -> str:
         return f"{run.short}.{run.epoch}".replace("/", "-")

@@ -1,7 +1,7 @@
 """The rule of acceptance: one pure fold over a key's events in stream order.
 
 Node, simulator and auditor all call `fold`; it knows no clock and not which node it runs on. The rule and
-its measured reasons: docs/claims.md.
+its measured reasons: docs/protocol.md.
 """
 
 from __future__ import annotations

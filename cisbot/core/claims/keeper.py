@@ -1,7 +1,7 @@
 """Holding: wins, renewals, deadlines and releases of this node; and the observer's clocks of the others.
 
 Pure: events and times in, sends and facts out. Two clocks, never compared with each other: the holder's
-deadline counts from the moment before it sent, the observer's lapse from its own receipt (docs/claims.md).
+deadline counts from the moment before it sent, the observer's lapse from its own receipt (docs/protocol.md).
 """
 
 from __future__ import annotations

@@ -160,14 +160,13 @@ class Board:
     def taken(self, take: Take, holder: Holder, now_ms: int) -> Run | None:
         """A take was accepted: its node runs it now, pinned to the definition that it names."""
         run = self.runs.get(take.run)
-        if run is None or run.status.over:
-            return run
+        foreign = run is not None and run.key not in (None, take.key)
+        if run is None or foreign or run.status.over or run.status is RunStatus.WAITING:
+            return run  # what nobody approved does not run, whoever took its key
         return self.put(
             replace(
                 run,
                 status=RunStatus.RUNNING,
-                key=take.key,
-                scope=take.scope,
                 definition=take.definition,
                 node=holder.node,
                 account=holder.account,
@@ -219,4 +218,4 @@ class Board:
 
 def _creators_rule(version: str) -> bool:
     """From room version 12 on, creators stand above all power levels (MSC4289)."""
-    return version.isdigit() and int(version) >= 12
+    return version.isdecimal() and len(version) < 4 and int(version) >= 12
