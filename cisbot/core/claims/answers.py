@@ -3,6 +3,9 @@
 A void write still replaces the state, so whoever reads only the state reads a wrong name or value until
 somebody restates. For both there is an order of turns, and who comes later keeps silent if it is done:
 the holder goes first; of a free key or public memory the sender of the void write; then all in hash order.
+
+Forked writes are settled by the homeserver's state resolution, which nobody sees in the stream. So who had
+a write accepted, or restated, reads the state once a little later.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Container
 from cisbot.core.claims.ledger import Judged, Ledger
 from cisbot.core.claims.messages import Me
 from cisbot.core.claims.state import Accepted, Head, from_carried
+from cisbot.core.effects import ReadState
 from cisbot.core.ids import ClaimKey, EventId, UserId
 from cisbot.core.room.events import (
     CarriedHead,
@@ -20,10 +24,15 @@ from cisbot.core.room.events import (
     Heartbeat,
     MemoryWrite,
     Probe,
+    Rejected,
     Release,
     Restate,
+    RoomEvent,
     Take,
 )
+from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY
+
+CHECK = "state "  # the tag of such a question, before the key
 
 
 class Answers:
@@ -34,11 +43,15 @@ class Answers:
         self._ledger = ledger
         self._heads: dict[ClaimKey, float] = {}
         self._states: dict[ClaimKey, float] = {}
+        self._checks: dict[ClaimKey, float] = {}
+        self._last: dict[ClaimKey, EventId | None] = {}
 
     def gap(self) -> None:
         """Events were missed: what was owed may be done, and this node can't tell the truth any more."""
         self._heads.clear()
         self._states.clear()
+        self._checks.clear()
+        self._last.clear()
 
     def arriving(self, event: ClaimEvent | Restate) -> None:
         """Before the fold of an event: a head that is as new as this node's serves all who asked."""
@@ -62,9 +75,12 @@ class Answers:
         match event:
             case Take() | Release() | MemoryWrite() if accepted:
                 self._states.pop(found.key, None)
+                self._last[found.key] = event.event_id
+                self._check(found.key, event.sender, echo_s, now)
             case Take() | Release() | MemoryWrite():
                 self.wrong(found.key, event.sender, event.event_id, holds, echo_s, now)
             case End() if accepted:
+                self._last[found.key] = None
                 self.wrong(found.key, event.sender, event.event_id, holds, echo_s, now)
             case _:
                 pass
@@ -76,6 +92,7 @@ class Answers:
             return
         if from_carried(event.head).says() == head.says():
             self._states.pop(event.key, None)
+            self._check(event.key, event.sender, echo_s, now)
         else:
             self.wrong(event.key, event.sender, event.event_id, holds, echo_s, now)
 
@@ -96,6 +113,29 @@ class Answers:
         turn = now if first else now + self._turn(key, event, echo_s)
         self._states[key] = min(turn, self._states.get(key, turn))
 
+    def checks(self, now: float) -> list[ReadState]:
+        """The states to read now."""
+        keys = [key for key, at in self._checks.items() if at <= now]
+        for key in keys:
+            del self._checks[key]
+        return [_read(key) for key in keys]
+
+    def next_check(self) -> float | None:
+        """When `checks` has something to ask."""
+        return min(self._checks.values(), default=None)
+
+    def stated(self, key: ClaimKey, found: RoomEvent | Rejected | None, now: float) -> None:
+        """What the state names: if that is not so, state the truth again."""
+        head = self._ledger.sure(key)
+        if head is None or found is None or key not in self._last:
+            return
+        if isinstance(found, Restate):
+            true = from_carried(found.head).says() == head.says()
+        else:
+            true = found.event_id == self._last[key]
+        if not true:
+            self._states[key] = now
+
     def due(self, now: float) -> tuple[list[CarriedHead], list[CarriedHead]]:
         """The heads to send in a heartbeat now, and those to restate."""
         return self._take(self._heads, now), self._take(self._states, now)
@@ -103,6 +143,10 @@ class Answers:
     def deadline(self) -> float | None:
         """When `due` has something to do."""
         return min((*self._heads.values(), *self._states.values()), default=None)
+
+    def _check(self, key: ClaimKey, sender: UserId, echo_s: float, now: float) -> None:
+        if sender == self._me.account:
+            self._checks[key] = now + max(4 * echo_s, 1.0)
 
     def _take(self, owed: dict[ClaimKey, float], now: float) -> list[CarriedHead]:
         keys = [key for key, at in owed.items() if at <= now]
@@ -116,3 +160,9 @@ class Answers:
 
     def _turn(self, key: ClaimKey, event: EventId, echo_s: float) -> float:
         return (1 + self._me.rank(key, event)) * max(3 * echo_s, 0.5)
+
+
+def _read(key: ClaimKey) -> ReadState:
+    if key.startswith(MEMORY_PREFIX):
+        return ReadState(CHECK + key, T_MEMORY, key.removeprefix(MEMORY_PREFIX))
+    return ReadState(CHECK + key, T_LOCK, key)

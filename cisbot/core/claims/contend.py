@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from cisbot.core.claims.answers import CHECK
 from cisbot.core.claims.fold import concerns
 from cisbot.core.claims.keeper import RHO, Keeper
 from cisbot.core.claims.messages import Claim, intent, take
 from cisbot.core.claims.state import Head
 from cisbot.core.effects import Ask, ReadBack, ReadState, Send
 from cisbot.core.ids import ClaimKey, EventId, Nonce, RunId
-from cisbot.core.room.events import ClaimEvent, Intent, Probe, Take
+from cisbot.core.room.events import ClaimEvent, Intent, Probe, Rejected, RoomEvent, Take
 from cisbot.core.room.wire import T_INTENT
 
 ECHO_MAX_S = 30.0  # an own send whose echo stays away so long is given up
 RETRY_S = 1.0
 INTENTS_MAX = 4_000
+INTENT = "intent "  # the tag of a question, before the key
 
 
 class Phase(Enum):
@@ -82,7 +84,7 @@ class Contender:
                 attempt = self._attempts.get(event.key)
                 if attempt and attempt.phase is Phase.INTENT and attempt.nonce == event.nonce:
                     self._move(event.key, attempt, Phase.ASKED, now + ECHO_MAX_S)
-                    return [ReadState(f"intent {event.key}", T_INTENT, event.key)]
+                    return [ReadState(INTENT + event.key, T_INTENT, event.key)]
             case Probe():
                 for key in event.keys:
                     if self._keeper.ledger.is_unsure(key):
@@ -102,6 +104,13 @@ class Contender:
             attempt = self._attempts.get(event.key)
             if attempt is not None and attempt.nonce == event.nonce:
                 self._move(event.key, attempt, Phase.TAKE, now)  # no longer waits for its echo
+
+    def state_read(self, tag: str, found: RoomEvent | Rejected | None, now: float) -> None:
+        """An answer to a `ReadState`: about an intent, or what the state says of a key."""
+        if tag.startswith(CHECK):
+            self._keeper.answers.stated(ClaimKey(tag.removeprefix(CHECK)), found, now)
+        else:
+            self.named(ClaimKey(tag.removeprefix(INTENT)), found, now)
 
     def named(self, key: ClaimKey, found: object, now: float) -> None:
         """The room's state names a contender: the others stand down for a while."""
@@ -134,6 +143,7 @@ class Contender:
         self._probes.clear()
         self._intents.clear()
         self._attempts.clear()
+        self._wakes.clear()
 
     def deadline(self) -> float | None:
         """When `pursue` has something to do."""
@@ -144,8 +154,10 @@ class Contender:
     def pursue(self, wishes: Sequence[Wish], now: float) -> tuple[list[Send], list[Ask]]:
         """One step for every wish; attempts at keys that are not wished for any more are dropped."""
         sends: list[Send] = []
-        asks: list[Ask] = []
+        asks: list[Ask] = [*self._keeper.answers.checks(now)]
         self._wakes = []
+        if (check := self._keeper.answers.next_check()) is not None:
+            self._wakes.append(check)
         if self._keeper.mine_over:
             self._attempts.clear()
             return sends, asks

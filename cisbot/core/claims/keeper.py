@@ -107,7 +107,7 @@ class Keeper:
         self._sent: dict[Nonce, float] = {}
         self._signs: dict[tuple[ClaimKey, int], float] = {}
         self._renew_at: float | None = None
-        self._answers = Answers(me, ledger)
+        self.answers = Answers(me, ledger)
         self._won: dict[ClaimKey, int] = {}
         self.mine_over = False
 
@@ -127,7 +127,7 @@ class Keeper:
     def due(self, now: float) -> tuple[list[Fact], list[Send]]:
         """What time brings: ended holds, heartbeats, owed answers to probes."""
         facts = self._expire(now)
-        heads, wrong = self._answers.due(now)
+        heads, wrong = self.answers.due(now)
         sends = [restate(self.me, head) for head in wrong]
         renew = bool(self.holds) and (self._renew_at is None or now >= self._renew_at)
         if not renew and not heads:
@@ -144,7 +144,7 @@ class Keeper:
     def deadline(self) -> float | None:
         """When `due` has something to do."""
         times = [hold.deadline for hold in self.holds.values()]
-        if (owed := self._answers.deadline()) is not None:
+        if (owed := self.answers.deadline()) is not None:
             times.append(owed)
         if self.holds and self._renew_at is not None:
             times.append(self._renew_at)
@@ -168,7 +168,7 @@ class Keeper:
         facts = self._expire(now)
         sends: list[Send] = []
         self._measure(event, now)
-        self._answers.arriving(event)
+        self.answers.arriving(event)
         if isinstance(event, End) and (event.sender, event.incarnation) == self._mine():
             self.mine_over = True
             facts.extend(Ended(hold, "this node was ended") for hold in self.holds.values())
@@ -178,14 +178,14 @@ class Keeper:
             if isinstance(found, Adopted):
                 sends.extend(self._unwanted(found))
             else:
-                self._answers.judged(found, self.holds, self.echo_s, now)
+                self.answers.judged(found, self.holds, self.echo_s, now)
         match event:
             case Probe():
-                self._answers.probed(event, self.holds, self.echo_s, now)
+                self.answers.probed(event, self.holds, self.echo_s, now)
             case Heartbeat() if (event.sender, event.incarnation) == self._mine():
                 facts.extend(self._extend_unsure(event))
             case Restate():
-                self._answers.restated(event, self.holds, self.echo_s, now)
+                self.answers.restated(event, self.holds, self.echo_s, now)
             case _:
                 pass
         return facts, sends
@@ -197,21 +197,21 @@ class Keeper:
         """
         key = _state_key(event)
         if event.redacted and (key is not None or event.type in TIMELINE_TYPES):
-            self._answers.gap()
+            self.answers.gap()
             self.ledger.missed((key,) if key is not None else tuple(self.ledger.known()))
             if self.holds:
                 self._renew_at = now
             return True
         if key is not None:
             self.ledger.touch(key)
-            self._answers.wrong(key, event.sender, event.event_id, self.holds, self.echo_s, now)
+            self.answers.wrong(key, event.sender, event.event_id, self.holds, self.echo_s, now)
         return False
 
     def gap(self, also: Iterable[ClaimKey], now: float) -> None:
         """Events were missed. A holder needs no proof: it renews at once, so that its key is sure again."""
         self.ledger.gap(also)
         self._signs.clear()
-        self._answers.gap()
+        self.answers.gap()
         if self.holds:
             self._renew_at = now
 

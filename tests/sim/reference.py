@@ -1,0 +1,104 @@
+"""The complete fold, written a second time from the protocol's table, for the checkers to compare with."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from cisbot.core.claims.state import Bounds, Head
+from cisbot.core.ids import ClaimKey
+from cisbot.core.room import events as ev
+
+Claimed = dict[int, tuple[str, str, int, str]]  # slot: account, incarnation, epoch, run
+Truth = tuple[int, str | None, Claimed, str | None]  # epoch, after, holders, value
+NOTHING: Truth = (0, None, {}, None)
+
+
+class Reference:
+    """Every key's head after every event of the stream."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._now: dict[ClaimKey, Truth] = {}
+        self._history: dict[ClaimKey, tuple[list[int], list[Truth]]] = {}
+        self._seen = 0
+        self.stated: dict[ClaimKey, str | None] = {}  # the lock event that says all that is so, if any
+
+    def follow(self, stream: list[ev.RoomEvent | ev.Rejected]) -> None:
+        """Fold what is new."""
+        while self._seen < len(stream):
+            self._fold(stream[self._seen])
+            self._seen += 1
+
+    def at(self, key: ClaimKey, place: int) -> Truth:
+        """The head of a key after the first `place` events."""
+        places, truths = self._history.get(key, ([], []))
+        index = bisect_right(places, place)
+        return truths[index - 1] if index else NOTHING
+
+    def keys(self) -> list[ClaimKey]:
+        """All keys that had a lock event."""
+        return list(self._now)
+
+    def _fold(self, event: ev.RoomEvent | ev.Rejected) -> None:
+        match event:
+            case ev.Take():
+                epoch, after, holders, value = self._now.setdefault(event.key, NOTHING)
+                good = event.after == after and epoch < event.epoch <= epoch + self._bounds.epoch_step_max
+                if good and event.lease_s <= self._bounds.lease_s_max:
+                    mine = {event.slot: (event.sender, event.incarnation, event.epoch, event.run)}
+                    kept = {} if event.fresh else holders
+                    self.stated[event.key] = event.event_id
+                    self._set(event.key, (event.epoch, event.event_id, {**kept, **mine}, value))
+            case ev.MemoryWrite():
+                epoch, after, holders, _ = self._now.setdefault(event.key, NOTHING)
+                if event.after == after and epoch < event.version <= epoch + self._bounds.epoch_step_max:
+                    self.stated[event.key] = event.event_id
+                    self._set(event.key, (event.version, event.event_id, holders, event.value))
+            case ev.Release():
+                self._now.setdefault(event.key, NOTHING)
+                if self._let_go(event.key, (event.sender, event.incarnation, event.epoch), event.event_id):
+                    self.stated[event.key] = event.event_id
+            case ev.End():
+                for key in list(self._now):
+                    if self._let_go(key, (event.sender, event.incarnation), event.event_id):
+                        self.stated[key] = None
+            case ev.Heartbeat():
+                for key, epochs in _renewed(event).items():
+                    truth = self._now.get(key, NOTHING)
+                    own = {h[2] for h in truth[2].values() if h[:2] == (event.sender, event.incarnation)}
+                    if own & epochs:
+                        self._set(key, (truth[0], event.event_id, *truth[2:]))
+            case ev.Probe():
+                for key in set(event.keys) & self._now.keys():
+                    truth = self._now[key]
+                    self._set(key, (truth[0], event.event_id, *truth[2:]))
+            case ev.Restate():
+                self._now.setdefault(event.key, NOTHING)
+            case _:
+                pass
+
+    def _let_go(self, key: ClaimKey, who: tuple[object, ...], by: str) -> bool:
+        epoch, _, holders, value = self._now[key]
+        kept = {slot: h for slot, h in holders.items() if h[: len(who)] != who}
+        if len(kept) < len(holders):
+            self._set(key, (epoch, by, kept, value))
+        return len(kept) < len(holders)
+
+    def _set(self, key: ClaimKey, truth: Truth) -> None:
+        self._now[key] = truth
+        places, truths = self._history.setdefault(key, ([], []))
+        places.append(self._seen + 1)
+        truths.append(truth)
+
+
+def _renewed(event: ev.Heartbeat) -> dict[ClaimKey, set[int]]:
+    named: dict[ClaimKey, set[int]] = {}
+    for renewal in event.renews:
+        named.setdefault(renewal.key, set()).add(renewal.epoch)
+    return named
+
+
+def truth_of(head: Head) -> Truth:
+    """A head of the real fold, in the reference's form."""
+    holders = {h.slot: (str(h.account), str(h.incarnation), h.epoch, str(h.run)) for h in head.holders}
+    return head.epoch, head.after, holders, head.value
