@@ -64,7 +64,12 @@ def test_a_holder_that_left_no_name(tmp_path: Path) -> None:
 
 def test_children_do_not_hold_it(tmp_path: Path) -> None:
     lock = FileLock(tmp_path / "lock")
-    child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, close_fds=False)
+    child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(b"up\n")
+    child.stdin.flush()
+    assert child.stdout.readline() == b"up\n"  # until its exec is done it holds all that we hold
     lock.release()
     FileLock(tmp_path / "lock").release()
     child.communicate()

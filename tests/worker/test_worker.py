@@ -21,11 +21,6 @@ from cisbot.worker import shell
 from cisbot.worker.results import OutputError, read_outputs
 from tests.worker.real_processes import Box, Worker, alive, boot, start
 
-# Forks twice and leaves session and group, as daemons do; `$1` runs in it.
-DAEMON = """
-daemon() { (setsid sh -c "$1" < /dev/null > /dev/null 2>&1 &) ; }
-"""
-
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
@@ -186,6 +181,18 @@ def test_deadline_counts_grace_back(worker: Worker, tmp_path: Path) -> None:
     end = worker.ended()
     assert (end.reason, end.signal) == ("fenced", 9)
     assert not alive(pid)
+    assert boot() < deadline
+
+
+def test_the_deadline_cuts_every_grace_short(worker: Worker, tmp_path: Path, box: Box) -> None:
+    deadline = boot() + 2.0
+    deaf = "trap '' TERM; echo up > $BOX; while :; do sleep 1000; done"
+    worker.send(start(tmp_path, deaf, grace_s=0.1, deadline=deadline))
+    worker.started()
+    box.line()
+    worker.send(CancelRun("$run:example.org", 1_000.0))
+    end = worker.ended()
+    assert (end.reason, end.signal) == ("cancelled", 9)
     assert boot() < deadline
 
 

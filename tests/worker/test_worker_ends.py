@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +19,10 @@ from cisbot.core.frames import (
     Hello,
     Ready,
     Shutdown,
+    decode,
+    encode,
 )
-from tests.worker.real_processes import Box, Worker, alive, dies, start
-
-# Forks twice and leaves session and group, as daemons do; `$1` runs in it.
-DAEMON = """
-daemon() { (setsid sh -c "$1" < /dev/null > /dev/null 2>&1 &) ; }
-"""
+from tests.worker.real_processes import CODE, Box, Worker, alive, dies, start
 
 
 @pytest.fixture
@@ -56,6 +55,33 @@ def test_a_lock_left_by_a_dead_worker_is_free(tmp_path: Path) -> None:
         first.exit_code()
     with Worker(tmp_path) as second:
         assert second.hello() == second.process.pid
+
+
+def test_it_dies_with_its_parent_though_its_input_stays_open(tmp_path: Path) -> None:
+    middle = (
+        "import subprocess, sys; child = subprocess.Popen(sys.argv[1:]);"
+        "print(child.pid, file=sys.stderr, flush=True); child.wait()"
+    )
+    command = [sys.executable, "-P", "-m", "cisbot.worker", "--lock", str(tmp_path / "lock")]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", middle, *command],
+        env={"PYTHONPATH": str(CODE)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    assert parent.stderr is not None
+    worker = int(parent.stderr.readline())
+    parent.stdin.write(encode(Hello(PROTOCOL, "s", 1)))
+    parent.stdin.flush()
+    assert isinstance(decode(parent.stdout.readline()), Ready)
+    parent.kill()
+    assert dies(worker)
+    parent.wait()
+    for pipe in (parent.stdin, parent.stdout, parent.stderr):
+        pipe.close()
 
 
 @pytest.mark.parametrize("how", ["eof", "term", "stdout", "shutdown"])
