@@ -130,6 +130,7 @@ class Coordinator(Lifecycle):
             if isinstance(event, Rejected):
                 continue
             self._event(event, now)
+        self.desk.remind(now)
         self._out.persist.append(Put("meta", {"key": "cursor", "value": batch.cursor}))
         if not self.ready:
             self.ready = True

@@ -34,6 +34,7 @@ class Desk:
         self.publisher = Publisher(office, self)
         self._denied: dict[tuple[str, str], None] = {}
         self._logs: dict[str, tuple[Message, Run, str]] = {}
+        self._reminded = False
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -99,6 +100,8 @@ class Desk:
         if run is None:
             return
         run = self.board.add_message(run, msg.event_id)  # edits too: some clients react to these
+        if block["kind"] == "ask" and not run.asked:
+            run = self.board.put(replace(run, asked=True))
         if kind == "prompt" and run.status is RunStatus.PENDING and run.key is None:
             self._learn(run, block)
         if kind in ("status", "final") and msg.sender == run.account:
@@ -341,6 +344,18 @@ class Desk:
             run, render.lost_question(run, unfinished), f"lost {run.id} {run.epoch}", now, kind="ask",
             mentions=(run.publisher,), delay_s=1.0, only_if=RunStatus.LOST,
         )  # fmt: skip
+
+    def remind(self, now: Instant) -> None:
+        """Once, after a start: ask what an earlier process of this node had to ask and did not."""
+        if self._reminded:
+            return
+        self._reminded = True
+        for run in self.board.open_runs():
+            definition = self._office.pinned.get(run.definition)
+            if run.status is RunStatus.LOST and not run.asked:
+                self.ask_lost(run, now)
+            elif run.status is RunStatus.WAITING and not run.messages and definition and definition.approval:
+                self.publisher.prompt(run, definition.approval, now)
 
     def expired(self, run: Run, now: Instant) -> None:
         """Nobody approved in time."""

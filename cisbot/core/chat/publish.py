@@ -206,13 +206,14 @@ class Publisher:
 
     def _tell(self, run: Run, definition: Definition, now: Instant) -> None:
         if definition.approval is not None:
-            self._prompt(run, definition.approval, now)
+            self.prompt(run, definition.approval, now)
             return
         why = why_waiting(self._office, run, now)
         text = render.Text(f"{run.dag} {run.short}: {why or 'waits to be claimed'}.", None)
         self._desk.post(run, text, f"waits {run.id}", now, delay_s=TELL_WAITING_S, only_if=RunStatus.PENDING)
 
-    def _prompt(self, run: Run, approval: Approval, now: Instant) -> None:
+    def prompt(self, run: Run, approval: Approval, now: Instant) -> None:
+        """Ask for approval in the run's thread."""
         who = [*approval.users]
         if approval.power_level is not None:
             who.append(f"anyone with power {approval.power_level}")
