@@ -90,6 +90,8 @@ class Checkers:
             if isinstance(event, ev.Restate):
                 said = truth_of(from_carried(event.head))
                 true = (said[0], said[2:]) == (truth[0], truth[2:])
+            elif isinstance(event, ev.MemoryWrite):
+                true = (event.version, event.value) == (truth[0], truth[3])
             else:
                 true = event.event_id == self.truth.stated.get(key)
             if not true:

@@ -179,6 +179,10 @@ class Node:
 
     # -- deciding --------------------------------------------------------------------------------
 
+    def wake(self) -> None:
+        """There is something new to wish for."""
+        self._finish()
+
     def tick(self, token: int) -> None:
         """A deadline that the machines named has come."""
         if token == self._timer:
@@ -301,7 +305,7 @@ class Node:
             old = None if value is None else str(value)
             self.asked += 1
             self.memory.ask(MemoryAsk("cas", "cas", COUNTER, more, old), self.clock())
-            self.soon(0.001, "_finish")
+            self.soon(0.001, "wake")
         elif reply.tag == "cas":
             self.done_ones += bool(body["ok"])
             self.refused += body.get("error") in ("another write came first", "the value is another one")

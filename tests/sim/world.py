@@ -86,6 +86,8 @@ class World:
             self.after(self.rng.uniform(0, 1), lambda node=node: node.start(None))  # type: ignore[misc]
             for _ in range(3):
                 self.after(self.rng.uniform(1, self.chaos_s), lambda node=node: self._count_up(node))  # type: ignore[misc]
+        for n in range(1, max(len(runs) for runs in self._runs.values())):
+            self.after(n * self.lease_s + 0.01, self._published)
         self._disasters()
         try:
             self._until(self.chaos_s, lambda: False)
@@ -162,6 +164,11 @@ class World:
         node = self.rng.choice(self.nodes)
         node.lag_until = self.now + self.rng.uniform(0.2, 3) * self.lease_max_s
         self.log(f"{node.name} hears nothing until {node.lag_until:.2f}")
+
+    def _published(self) -> None:
+        for node in self.nodes:
+            if node.alive:
+                node.soon(0.0, "wake")
 
     def _count_up(self, node: Node) -> None:
         if node.alive and node.place is not None and self.now >= node.paused_until:

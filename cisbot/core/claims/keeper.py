@@ -173,12 +173,14 @@ class Keeper:
             self.mine_over = True
             facts.extend(Ended(hold, "this node was ended") for hold in self.holds.values())
             self.holds.clear()
-        for found in self.ledger.observe(event):
+        findings = self.ledger.observe(event)
+        for found in findings:
             facts.extend(self._meaning(found, now))
+            if isinstance(found, Judged):
+                self.answers.judged(found, self.holds, self.echo_s, now)
+        for found in findings:  # a fresh take makes its key sure and wins it: only now that is known
             if isinstance(found, Adopted):
                 sends.extend(self._unwanted(found))
-            else:
-                self.answers.judged(found, self.holds, self.echo_s, now)
         match event:
             case Probe():
                 self.answers.probed(event, self.holds, self.echo_s, now)

@@ -58,6 +58,7 @@ class Ledger:
         self._unsure: set[ClaimKey] = set()
         self._tail: list[ClaimEvent] = []
         self.dirty: set[ClaimKey] = set()
+        self.gaps = 0  # how often events were missed
 
     def load(self, sure: dict[ClaimKey, Head], unsure: Iterable[ClaimKey]) -> None:
         """Take up a stored ledger; its tail is not stored, so that unsure keys wait for new traffic."""
@@ -80,6 +81,7 @@ class Ledger:
 
     def gap(self, also: Iterable[ClaimKey] = ()) -> None:
         """Events were missed: every known key, and those that the state names, is unsure now."""
+        self.gaps += 1
         self._unsure |= {*self._sure, *also}
         self._sure.clear()
         self._tail.clear()
@@ -87,6 +89,7 @@ class Ledger:
 
     def missed(self, keys: Iterable[ClaimKey]) -> None:
         """An event of these keys was missed: they are unsure now, and nothing seen before it counts."""
+        self.gaps += 1
         for key in keys:
             self._sure.pop(key, None)
             self._unsure.add(key)

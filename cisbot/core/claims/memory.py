@@ -1,7 +1,8 @@
 """Public memory: compare-and-set without a holder, on the same fold as claims.
 
-`set` tries again when another write came first; `cas` then fails and says what stands there. A read is of
-the local fold. An unsure key is probed first, like a claim.
+`set` tries again when another write came first; `cas` then fails and says what stands there, and never
+writes again after a gap that may hide its own success. A read is of the local fold. An unsure key is
+probed first, like a claim.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from cisbot.core.room.wire import MEMORY_PREFIX, VALUE_BYTES_MAX
 TRIES_MAX = 10
 ECHO_MAX_S = 30.0
 QUEUE_MAX = 1_000
+UNKNOWN = "events were missed, so it is not known whether it was written; read it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class _Op:
     probed: bool = False
     unsure: bool = False
     probe: tuple[EventId, float] | None = None
+    gaps: int = 0  # the ledger's, when it was first written
     epoch: int | None = None
     reading: bool = False
 
@@ -97,8 +100,8 @@ class Memory:
             return  # a later write of this request is still on its way
         elif op.ask.op == "cas" or op.tries >= TRIES_MAX:
             state.queue.popleft()
-            unknown = "events were missed, so it is not known whether it was written; read it again"
-            self._reply(op.ask, ok=False, error=unknown if head is None else "another write came first")
+            missed = head is None or op.gaps != self._keeper.ledger.gaps
+            self._reply(op.ask, ok=False, error=UNKNOWN if missed else "another write came first")
         else:
             op.until = now + self._keeper.me.rank(key, event.event_id) * self._keeper.echo_s / 2
 
@@ -148,6 +151,9 @@ class Memory:
         if op.ask.op == "get":
             self._reply(op.ask, ok=True, value=head.value, version=head.epoch)
             return True
+        if op.ask.op == "cas" and op.nonces and op.gaps != self._keeper.ledger.gaps:
+            self._reply(op.ask, ok=False, error=UNKNOWN)
+            return True
         if op.ask.op == "cas" and head.value != op.ask.expected:
             self._reply(op.ask, ok=False, value=head.value, error="the value is another one")
             return True
@@ -156,6 +162,8 @@ class Memory:
 
     def _write(self, key: ClaimKey, op: _Op, head: Head, now: float, *, fresh: bool) -> Send:
         nonce = self._keeper.me.nonce()
+        if not op.nonces:
+            op.gaps = self._keeper.ledger.gaps
         op.nonces.append(nonce)
         op.until = now + ECHO_MAX_S
         op.tries += 1
