@@ -297,7 +297,6 @@ class Coordinator(Lifecycle):
             self.memory.failed(item.txn, now.boot)
         else:
             self.status.sent(item.txn, item.event_id, now)
-            self.desk.sent(item.txn, item.event_id)
 
     def _back(self, item: BackRead, now: Instant) -> None:
         key = ClaimKey(item.tag.removeprefix("back "))

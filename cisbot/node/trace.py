@@ -29,12 +29,7 @@ class TraceFile:
                 pass
         line["persist"] = len(step.persist)
         line["send"] = [f"{send.type} {send.txn}" for send in step.send]
-        line["work"] = [
-            f"{type(w).__name__} {w.frame.run} {w.frame.task}"
-            if isinstance(w, StartWork)
-            else type(w).__name__
-            for w in step.work
-        ]
+        line["work"] = [_named(work) for work in step.work]
         if step.halt is not None:
             line["halt"] = step.halt
         self._file.write(json.dumps(line) + "\n")

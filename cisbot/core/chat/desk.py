@@ -70,9 +70,6 @@ class Desk:
         for one in runs:
             self._decide(one, event.sender, meaning == "yes", now, event.event_id)
 
-    def sent(self, txn: str, event: EventId) -> None:
-        """The homeserver has a message of this node."""
-
     def text_read(self, item: TextRead, now: Instant) -> None:
         """A log or an attached file was read."""
         if item.tag.startswith("media "):

@@ -8,8 +8,6 @@ from enum import Enum
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
 from cisbot.core.room.events import CarriedHead, HolderMark
 
-SLOTS_MAX = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Holder:

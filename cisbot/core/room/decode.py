@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, Nonce, RunId, UserId
 from cisbot.core.room import events as ev
@@ -294,9 +294,3 @@ _READERS: Mapping[str, Callable[[_Raw], RoomEvent | None]] = {
     "m.room.message": _message,
     "m.reaction": _reaction,
 }
-
-
-def content_of(model: BaseModel) -> ev.JsonMap:
-    """The JSON content of a wire model."""
-    dumped: ev.JsonMap = model.model_dump(mode="json")
-    return dumped
