@@ -13,7 +13,8 @@ from cisbot.core.room.events import Charter
 from cisbot.core.room.wire import T_CHARTER, TIMELINE_TYPES
 from cisbot.core.settings import Matrix
 from cisbot.errors import CisbotError
-from cisbot.matrix.login import log_in
+from cisbot.matrix.http import Unreachable
+from cisbot.matrix.login import SESSION_FILE, load_session, log_in, try_password
 from cisbot.matrix.power import NODE_LEVEL, NODE_STATE, Levels, read_levels, room_version
 from cisbot.matrix.reads import whole_state
 from cisbot.matrix.rooms import join
@@ -38,12 +39,13 @@ async def check_room(
     """Log in, join the room if invited, and look whether all that a node needs is there. Never raises
     CisbotError: a failure is a finding, and what depends on it is left out.
     """
+    kept = load_session(data_dir / SESSION_FILE)
     try:
         api = await log_in(matrix, data_dir, say, patience_s=PATIENCE_S)
     except CisbotError as error:
         return [Finding(False, f"log in at {matrix.homeserver}", str(error))]
     async with api:
-        found = [Finding(True, f"logged in as {api.user_id}")]
+        found = await _credentials(matrix, kept is not None and kept.access_token == api.token, say)
         try:
             room_id = await join(api, matrix.room)
         except CisbotError as error:
@@ -53,6 +55,26 @@ async def check_room(
             return [*found, *room_findings(await whole_state(api, room_id), api.user_id, room_id)]
         except CisbotError as error:
             return [*found, Finding(False, "read the room's state", str(error))]
+
+
+async def _credentials(matrix: Matrix, by_session: bool, say: Callable[[str], None]) -> list[Finding]:
+    """Which credential let us in. A kept session says nothing of the password, so that is tried too."""
+    if matrix.password is None:
+        return [Finding(True, f"logged in as {matrix.user_id} with the access token of the settings")]
+    if not by_session:
+        return [Finding(True, f"logged in as {matrix.user_id} with the password of the settings")]
+    found = [Finding(True, f"logged in as {matrix.user_id} with the session kept in {SESSION_FILE}")]
+    try:
+        await try_password(matrix, say, patience_s=PATIENCE_S)
+    except Unreachable as lost:
+        return [
+            *found,
+            Finding(False, f"the password of the settings could not be tried: {lost}", "try again"),
+        ]
+    except CisbotError as error:
+        mend = "the node works only until the homeserver forgets its session: correct matrix.password"
+        return [*found, Finding(False, f"the password of the settings does not work: {error}", mend)]
+    return [*found, Finding(True, "the password of the settings is right")]
 
 
 def room_findings(state: Sequence[Mapping[str, object]], user_id: str, room_id: RoomId) -> list[Finding]:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -45,6 +46,7 @@ CONNECT_S: Final = 10.0
 PATIENCE_S: Final = 60.0
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 RETRY_AFTER_S_MAX: Final = 3600.0
+SAID_S: Final = 3.0
 _KEEP_ALIVE_S: Final = 10.0
 _DEAD: Final = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED")
 _UNUSABLE: Final = (500, 502, 503, 504, 520, 521, 522, 523, 524)
@@ -84,7 +86,14 @@ class TokenDead(Refused):
 class Api(HTTPAPI):
     """A homeserver's client API under one account's token. Made inside a running loop; close it."""
 
-    def __init__(self, homeserver: str, token: str = "", *, user_id: str = "") -> None:
+    def __init__(
+        self,
+        homeserver: str,
+        token: str = "",
+        *,
+        user_id: str = "",
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(keepalive_timeout=_KEEP_ALIVE_S, limit=16),
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
@@ -93,6 +102,7 @@ class Api(HTTPAPI):
         session._retry_connection = False
         super().__init__(homeserver.rstrip("/"), token, client_session=session)
         self.user_id = user_id
+        self._say = say
 
     async def __aenter__(self) -> Self:
         return self
@@ -173,6 +183,8 @@ class Api(HTTPAPI):
                 wait_s = limited.retry_after_s
                 if loop.time() + wait_s > until:
                     raise
+                if wait_s >= SAID_S:  # shorter ones are nobody's concern
+                    self._say(f"the homeserver asks to wait {math.ceil(wait_s)} s; waiting")
             except Unreachable:
                 wait_s = backoff.next_s()
                 if loop.time() + wait_s > until:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from cisbot.matrix.http import Api, Method, Path, RateLimited, Refused, TokenDea
 from cisbot.matrix.waiting import Backoff, pause
 
 SESSION_FILE: Final = "session.json"
+CHECK_DEVICE: Final = "cisbot-check"
+LIMIT_WAIT_S_MAX: Final = 600.0
 _NOT_FOUND: Final = (301, 302, 307, 308, 404, 405)
 
 Say = Callable[[str], None]
@@ -53,27 +56,40 @@ class _Patience:
             try:
                 return await api.call(method, getattr(Path.v3, path), body)
             except RateLimited as limited:
-                wait_s, trouble = limited.retry_after_s, CisbotError(str(limited))
+                await self._heed(limited, "login" if path == "login" else "request")
+                continue
             except Unreachable as lost:
                 if lost.status in _NOT_FOUND:
                     raise CisbotError(f"there is no Matrix homeserver at {api.base_url}: {lost}") from lost
-                wait_s, trouble = backoff.next_s(), lost
-            if until is not None and clock() + wait_s > until:
-                raise trouble
-            self.say(f"{api.base_url}: {trouble}; trying again in {wait_s:.0f} s")
-            await pause(wait_s)
+                wait_s = backoff.next_s()
+                if until is not None and clock() + wait_s > until:
+                    raise
+                self.say(f"{api.base_url}: {lost}; trying again in {wait_s:.0f} s")
+                await pause(wait_s)
+
+    async def _heed(self, limited: RateLimited, what: str) -> None:
+        """A limit is no failure: said and waited for, whatever the patience, unless it is absurd."""
+        wait_s = limited.retry_after_s
+        if wait_s > LIMIT_WAIT_S_MAX:
+            raise CisbotError(
+                f"the homeserver asks to wait {wait_s:.0f} s before the next {what}; try again then, or ask "
+                "its administrator for higher limits (Synapse: rc_login)"
+            ) from limited
+        self.say(f"the homeserver asks to wait {math.ceil(wait_s)} s before the next {what}; waiting")
+        await pause(wait_s)
 
 
 async def log_in(matrix: Matrix, data_dir: FilePath, say: Say, *, patience_s: float | None = None) -> Api:
     """The account's API, ready to use; the caller closes it.
 
-    Tries on while the homeserver is away, at most `patience_s`, and tells `say` each time.
+    Tries on while the homeserver is away, at most `patience_s`, and tells `say` each time. A wait that the
+    homeserver itself asks for is kept besides, and told too.
 
     Raises CisbotError when the credential is wrong or belongs to another account, when there is no Matrix
     homeserver, or when the patience is used up.
     """
     patience = _Patience(matrix.user_id, say, patience_s)
-    api = Api(matrix.homeserver, user_id=matrix.user_id)
+    api = Api(matrix.homeserver, user_id=matrix.user_id, say=say)
     try:
         if matrix.access_token is not None:
             await _use_token(api, matrix.access_token.get_secret_value(), patience)
@@ -85,6 +101,19 @@ async def log_in(matrix: Matrix, data_dir: FilePath, say: Say, *, patience_s: fl
         await api.close()
         raise
     return api
+
+
+async def try_password(matrix: Matrix, say: Say, *, patience_s: float | None = None) -> None:
+    """See whether the password is right, on a device for this alone that is gone again afterwards: a login
+    as the node's own device would end the session of a node that runs.
+
+    Raises CisbotError as `log_in` does.
+    """
+    patience = _Patience(matrix.user_id, say, patience_s)
+    async with Api(matrix.homeserver, user_id=matrix.user_id, say=say) as api:
+        session = await _log_in_anew(api, matrix, CHECK_DEVICE, "cisbot check", patience)
+        api.token = session.access_token
+        await log_out(api)
 
 
 async def log_out(api: Api) -> None:
@@ -132,21 +161,25 @@ async def _use_password(api: Api, matrix: Matrix, data_dir: FilePath, patience: 
         else:
             return
     api.token = ""
-    session = await _log_in_anew(api, matrix, kept, patience)
+    device_id = kept.device_id if kept is not None else ""
+    session = await _log_in_anew(api, matrix, device_id, matrix.device_name, patience)
     api.token = session.access_token
     await asyncio.to_thread(save_session, path, session)
 
 
-async def _log_in_anew(api: Api, matrix: Matrix, kept: Session | None, patience: _Patience) -> Session:
+async def _log_in_anew(
+    api: Api, matrix: Matrix, device_id: str, device_name: str, patience: _Patience
+) -> Session:
+    """Log in by password, on a new device unless `device_id` names one."""
     assert matrix.password is not None
     body: JsonMap = {
         "type": "m.login.password",
         "identifier": {"type": "m.id.user", "user": matrix.user_id},
         "password": matrix.password.get_secret_value(),
-        "initial_device_display_name": matrix.device_name,
+        "initial_device_display_name": device_name,
     }
-    if kept is not None:
-        body["device_id"] = kept.device_id
+    if device_id:
+        body["device_id"] = device_id
     try:
         answer = await patience.call(api, Method.POST, "login", body)
     except Refused as refused:
@@ -155,12 +188,12 @@ async def _log_in_anew(api: Api, matrix: Matrix, kept: Session | None, patience:
         else:
             why = f"the homeserver refuses the login of {matrix.user_id}"
         raise CisbotError(f"{why} ({refused})") from refused
-    user_id, device_id, token = (answer.get(k) for k in ("user_id", "device_id", "access_token"))
+    user_id, device, token = (answer.get(k) for k in ("user_id", "device_id", "access_token"))
     if user_id != matrix.user_id:
         raise CisbotError(f"the homeserver logged us in as {user_id}, but matrix.user_id is {matrix.user_id}")
-    if not isinstance(device_id, str) or not isinstance(token, str):
+    if not isinstance(device, str) or not isinstance(token, str):
         raise CisbotError("the homeserver's answer to the login holds no token")
-    return Session(matrix.homeserver, matrix.user_id, device_id, token)
+    return Session(matrix.homeserver, matrix.user_id, device, token)
 
 
 def load_session(path: FilePath) -> Session | None:

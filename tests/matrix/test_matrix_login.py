@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from cisbot.core.settings import Matrix
 from cisbot.errors import CisbotError
-from cisbot.matrix.login import load_session, log_in
+from cisbot.matrix.check import check_room
+from cisbot.matrix.login import CHECK_DEVICE, load_session, log_in
 from tests.matrix.scripted import NODE, Scripted, answer, limited, lose, refused, text
 
 pytestmark = pytest.mark.usefixtures("brief")
@@ -96,3 +97,43 @@ async def test_patience_ends(scripted: Scripted, tmp_path: Path) -> None:
     scripted.on("GET", "/whoami", lose)
     with pytest.raises(CisbotError):
         await log_in(matrix(scripted, token="t"), tmp_path, print, patience_s=0.1)
+
+
+async def test_a_limit_on_logins_is_said_and_waited_for(scripted: Scripted, tmp_path: Path) -> None:
+    scripted.on("POST", "/login", limited(1100), answer(ISSUED))
+    said: list[str] = []
+    api = await log_in(matrix(scripted, password="p"), tmp_path, said.append, patience_s=0.1)
+    await api.close()
+    assert said == ["the homeserver asks to wait 2 s before the next login; waiting"]
+
+
+async def test_an_absurd_limit_is_an_error(scripted: Scripted, tmp_path: Path) -> None:
+    scripted.on("POST", "/login", limited(700_000))
+    with pytest.raises(CisbotError, match="asks to wait 700 s before the next login"):
+        await log_in(matrix(scripted, password="p"), tmp_path, print)
+
+
+@pytest.mark.parametrize(
+    ("reply", "well", "said"),
+    [
+        (answer({**ISSUED, "access_token": "brief"}), True, "the password of the settings is right"),
+        (refused(403, "M_FORBIDDEN"), False, "the password of the settings does not work: wrong password"),
+    ],
+)
+async def test_check_tries_the_password_beside_the_kept_session(
+    scripted: Scripted, tmp_path: Path, reply: object, well: bool, said: str
+) -> None:
+    scripted.on("POST", "/login", answer(ISSUED), reply)  # type: ignore[arg-type]
+    scripted.on("GET", "/whoami", answer({"user_id": NODE}))
+    settings = matrix(scripted, password="p")
+    first = await check_room(settings, tmp_path)
+    assert first[0].what == f"logged in as {NODE} with the password of the settings"
+    found = await check_room(settings, tmp_path)
+    assert found[0].what == f"logged in as {NODE} with the session kept in session.json"
+    assert (found[1].ok, found[1].what[: len(said)]) == (well, said)
+    other = scripted.of("POST", "/login")[1]
+    assert other.body["device_id"] == CHECK_DEVICE, "a login as the node's device would end its session"
+    outs = scripted.of("POST", "/logout")
+    assert [r.headers["Authorization"] for r in outs] == ["Bearer brief"] * well
+    kept = load_session(tmp_path / "session.json")
+    assert kept is not None and kept.access_token == "issued"

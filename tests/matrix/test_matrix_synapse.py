@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -300,6 +301,41 @@ async def test_a_kept_session_works(synapse: Any, make_account: Any, tmp_path: P
         await api.call(Method.POST, ApiPath.v3.logout)
     async with await log_in(settings, tmp_path, print) as api:
         assert (await api.call(Method.GET, ApiPath.v3.account.whoami))["user_id"] == account.user_id
+
+
+async def test_check_tries_the_password_and_leaves_no_device(
+    cluster: Cluster, accounts: Any, tmp_path: Path
+) -> None:
+    account = accounts.create(f"node-{secrets.token_hex(4)}", "pw")
+    await init_room(cluster.op, RoomPlan("T", cluster.alias, {account.user_id: Role.NODE}))
+    settings = cluster.settings("pw").model_copy(update={"user_id": account.user_id})
+    async with await log_in(settings, tmp_path, print) as running_node:
+        devices = await running_node.call(Method.GET, ApiPath.v3.devices)
+        assert all_well(await check_room(settings, tmp_path))
+        wrong = settings.model_copy(update={"password": SecretStr("no")})
+        lacking = [f for f in await check_room(wrong, tmp_path) if not f.ok]
+        assert [f.what.partition(":")[0] for f in lacking] == ["the password of the settings does not work"]
+        assert await running_node.call(Method.GET, ApiPath.v3.devices) == devices
+        await running_node.call(Method.POST, ApiPath.v3.logout)
+    found = await check_room(wrong, tmp_path)
+    assert "wrong password" in found[0].how_to_mend, "the session was revoked: only the password counts"
+
+
+async def test_a_login_that_has_to_wait_says_so(synapse_default_limits: Any, tmp_path: Path) -> None:
+    account = synapse_default_limits.accounts.create(f"node-{secrets.token_hex(4)}", "pw")
+    settings = Matrix(
+        homeserver=synapse_default_limits.base_url, user_id=account.user_id, password=SecretStr("pw"),
+        room="#x:y",
+    )  # fmt: skip
+    said: asyncio.Queue[str] = asyncio.Queue()
+
+    async def many() -> None:
+        for n in range(50):
+            await (await log_in(settings, tmp_path / str(n), said.put_nowait)).close()
+
+    async with running(many()), asyncio.timeout(30):
+        line = await said.get()
+    assert re.fullmatch(r"the homeserver asks to wait \d+ s before the next login; waiting", line)
 
 
 async def test_a_tap_on_anothers_sync_keeps_stream_order(cluster: Cluster, inbox: Inbox) -> None:
