@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cisbot.core.claims.contend import RETRY_S
+from cisbot.core.claims.keeper import spoilt_keys
 from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, node_record
 from cisbot.core.claims.rows import head_to_row
@@ -38,7 +39,7 @@ from cisbot.core.lifecycle import Lifecycle
 from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Rejected, RoomEvent
-from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY
+from cisbot.core.room.wire import MEMORY_PREFIX
 from cisbot.core.runs.power_rows import powers_to_row
 from cisbot.core.runs.rows import node_to_row, run_to_row
 from cisbot.core.runs.state import NodeInfo, RunStatus
@@ -75,8 +76,7 @@ class Coordinator(Lifecycle):
             case SendDone() | SendFailed():
                 self._sent(item, now)
             case StateRead():
-                key = ClaimKey(item.tag.removeprefix("intent "))
-                self.contender.named(key, item.event, now.boot)
+                self.contender.state_read(item.tag, item.event, now.boot)
             case BackRead():
                 self._back(item, now)
             case StoryRead():
@@ -128,6 +128,8 @@ class Coordinator(Lifecycle):
         self.unfollowed |= self.board.runs.keys() - before
         for event in batch.events:
             if isinstance(event, Rejected):
+                if self.keeper.reject(event, now.boot):
+                    self.contender.gap()
                 continue
             self._event(event, now)
         self.desk.remind(now)
@@ -140,7 +142,7 @@ class Coordinator(Lifecycle):
         also: set[ClaimKey] = set()
         for event in batch.state:
             if isinstance(event, Rejected):
-                also |= _spoilt_key(event)
+                also |= spoilt_keys(event)
             elif not isinstance(event, ev.LockEvent | ev.MemoryWrite):
                 self._event(event, now, live=False)
         for event in batch.state:  # only now it is known who is a node
@@ -316,6 +318,11 @@ class Coordinator(Lifecycle):
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)
+        if self.keeper.mine_over and not self.draining and self._out.halt is None:
+            self._out.halt = (
+                f"another process of {self.me.account} ended this one. Give every node its own account; "
+                "if the other is gone, start this one again"
+            )
         if self.draining:
             self._drained(now)
         elif self.ready and self._out.halt is None:
@@ -386,13 +393,6 @@ class Coordinator(Lifecycle):
         for run in self.board.forget_old():
             out.append(Drop("runs", run))
             out.extend(Drop("tasks", f"{run} {name}") for name in self.own_tasks.pop(run, {}))
-
-
-def _spoilt_key(event: Rejected) -> set[ClaimKey]:
-    """The key whose state holds something illegible: it may be held all the same."""
-    if event.state_key is None or event.type not in (T_LOCK, T_MEMORY):
-        return set()
-    return {ClaimKey((MEMORY_PREFIX if event.type == T_MEMORY else "") + event.state_key)}
 
 
 def _answer(reply: MemoryReply) -> Answer:

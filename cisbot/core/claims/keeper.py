@@ -197,14 +197,14 @@ class Keeper:
 
         True where that is a gap; the keys that it may have concerned are unsure then.
         """
-        key = _state_key(event)
-        if event.redacted and (key is not None or event.type in TIMELINE_TYPES):
+        keys = spoilt_keys(event)
+        if event.redacted and (keys or event.type in TIMELINE_TYPES):
             self.answers.gap()
-            self.ledger.missed((key,) if key is not None else tuple(self.ledger.known()))
+            self.ledger.missed(keys or tuple(self.ledger.known()))
             if self.holds:
                 self._renew_at = now
             return True
-        if key is not None:
+        for key in keys:
             self.ledger.touch(key)
             self.answers.wrong(key, event.sender, event.event_id, self.holds, self.echo_s, now)
         return False
@@ -329,8 +329,8 @@ class Keeper:
         ]
 
 
-def _state_key(event: Rejected) -> ClaimKey | None:
-    """The claim key that an illegible event's state key names."""
+def spoilt_keys(event: Rejected) -> set[ClaimKey]:
+    """The key whose state an illegible event is, if any: it may be held all the same."""
     if event.state_key is None or event.type not in (T_LOCK, T_MEMORY):
-        return None
-    return ClaimKey((MEMORY_PREFIX if event.type == T_MEMORY else "") + event.state_key)
+        return set()
+    return {ClaimKey((MEMORY_PREFIX if event.type == T_MEMORY else "") + event.state_key)}
