@@ -67,6 +67,13 @@ def kill_marked(mark: str, groups: Collection[int] = ()) -> list[int]:
     return sorted(killed)
 
 
+def groups_at(moment: float, groups: Collection[int]) -> list[int]:
+    """Those of `groups` whose number has not gone to a process born after the boot time `moment`."""
+    ticks = moment * os.sysconf("SC_CLK_TCK")
+    leaders = {group: _read_proc(group) for group in groups}
+    return [group for group, proc in leaders.items() if proc is None or proc.start <= ticks]
+
+
 def _read_proc(pid: int) -> _Proc | None:
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -19,9 +20,10 @@ Ending = Literal["idle", "evicted", "closed"]
 
 @dataclass(slots=True)
 class Open:
-    """A task that the worker has: its first process once started, its deadline (boot seconds)."""
+    """A task that the worker has: its first process once started, its grace, its deadline (boot seconds)."""
 
     pid: int | None
+    grace_s: float
     deadline: float
 
 
@@ -67,6 +69,13 @@ class Member:
         for task in mine:
             task.deadline = deadline
         return bool(mine)
+
+    def tell_guard(self) -> None:
+        """What it has, for the case that we die now."""
+        if self.process is not None:
+            grace_s = max((task.grace_s for task in self.open.values()), default=0.0)
+            deadline = min((task.deadline for task in self.open.values()), default=math.inf)
+            self.process.guard.tell(grace_s, deadline, self.groups())
 
     def stop_timers(self) -> None:
         """Cancel all."""

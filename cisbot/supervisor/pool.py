@@ -133,12 +133,12 @@ class Pool:
         if member.ready and member.ending is None:
             if member.idle_timer is not None:
                 member.idle_timer.cancel()
-            while member.pending:
-                key, frame = next(iter(member.pending.items()))
-                del member.pending[key]
-                member.open[key] = Open(None, frame.deadline)
-                self._send(member, frame)
+            frames = tuple(member.pending.values())
+            member.open |= {key: Open(None, f.grace_s, f.deadline) for key, f in member.pending.items()}
+            member.pending.clear()
             self._watch_deadlines(member)
+            for frame in frames:
+                self._send(member, frame)
         elif member.pending and not (member.name in self._jobs or member.queued or member.retry_timer):
             delay = member.not_before - self._loop.time()
             if delay > 0:
@@ -183,6 +183,7 @@ class Pool:
 
     def _watch_deadlines(self, member: Member) -> None:
         """See that the worker keeps its deadlines: it does so by itself, unless it is stuck."""
+        member.tell_guard()
         if member.fence_timer is not None:
             member.fence_timer.cancel()
             member.fence_timer = None
@@ -264,6 +265,7 @@ class Pool:
                 member.crashes = 0
             case _:
                 raise FrameError(f"{type(frame).__name__} for a task that it does not have")
+        member.tell_guard()
         self._emit(frame)
         if isinstance(frame, TaskEnded):
             self._settle(member)

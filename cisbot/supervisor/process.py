@@ -15,6 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import cisbot
+from cisbot.supervisor.guard import Guard
 from cisbot.supervisor.leftovers import kill_marked
 from cisbot.supervisor.pipe import Pipe
 
@@ -45,15 +46,19 @@ def copy_code(data_dir: Path) -> Path | None:
     return copy
 
 
-def worker_env(data_dir: Path, token: str, code_path: Path | None) -> dict[str, str]:
-    """A worker's environment: what it needs, how it is found, and where its code is."""
+def clean_env(code_path: Path | None) -> dict[str, str]:
+    """What our processes need of the node's environment, and where their code is."""
     env = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    env |= {"CIS_DATA": str(data_dir), "CIS_WORKER": token}
     root = code_path or code_root()
     installed = {Path(folder) for folder in [*site.getsitepackages(), site.getusersitepackages()]}
     if root not in installed:
         env["PYTHONPATH"] = str(root)
     return env
+
+
+def worker_env(data_dir: Path, token: str, code_path: Path | None) -> dict[str, str]:
+    """A worker's environment: what it needs, and the marks by which its processes are found."""
+    return clean_env(code_path) | {"CIS_DATA": str(data_dir), "CIS_WORKER": token}
 
 
 class WorkerProcess:
@@ -63,7 +68,8 @@ class WorkerProcess:
         assert "/" not in name
         folder = data_dir / "workers"
         folder.mkdir(parents=True, exist_ok=True)
-        self._token = secrets.token_hex(16)
+        token = secrets.token_hex(16)
+        self._mark = f"CIS_WORKER={token}"
         self._err = folder / f"{name}.err"
         lock = str(folder / f"{name}.lock")
         with self._err.open("wb") as err:
@@ -77,12 +83,19 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=err,
                 cwd=data_dir,
-                env=worker_env(data_dir, self._token, code_path),
+                env=worker_env(data_dir, token, code_path),
                 start_new_session=True,  # a Ctrl-C at the node's terminal is the node's affair
             )
         self.pid = self._popen.pid
         self.pipe = Pipe()
         self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self.guard = Guard(self._mark, self._pidfd, clean_env(code_path), data_dir)
+        except OSError:
+            self._popen.kill()
+            self._popen.communicate()
+            os.close(self._pidfd)
+            raise
         self._dead = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._pidfd, self._died)
 
@@ -118,7 +131,8 @@ class WorkerProcess:
             self.kill()
             await self._dead.wait()
         self.pipe.close()
-        await asyncio.to_thread(kill_marked, f"CIS_WORKER={self._token}", groups)
+        await asyncio.to_thread(kill_marked, self._mark, groups)
+        self.guard.end()
         code = self._popen.returncode
         how = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
         said = self._last_words()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -282,13 +284,29 @@ async def test_a_stuck_worker_does_not_stop_the_close(
         await events.until(WorkerGone)
 
 
-async def test_workers_run_from_a_private_copy_of_a_zip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = tmp_path / "cisbot.mbp"
+def zipped(folder: Path) -> Path:
+    """Our code in a zip."""
+    bundle = folder / "cisbot.mbp"
     with zipfile.ZipFile(bundle, "w") as archive:
         for path in (CODE / "cisbot").rglob("*.py"):
             archive.write(path, path.relative_to(CODE))
+    return bundle
+
+
+def test_a_guard_runs_from_a_zip(tmp_path: Path) -> None:
+    env = process.clean_env(zipped(tmp_path))
+    marked = subprocess.Popen(["/bin/sleep", "1000"], env={"CIS_WORKER": "zipped"})
+    worker = os.pidfd_open(marked.pid)
+    command = [sys.executable, "-P", "-m", "cisbot.supervisor.guard", "CIS_WORKER=zipped", str(worker)]
+    subprocess.run([*command, "600.0", "0.0"], env=env, pass_fds=[worker], check=True)
+    assert marked.wait() == -signal.SIGKILL
+    os.close(worker)
+
+
+async def test_workers_run_from_a_private_copy_of_a_zip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = zipped(tmp_path)
     monkeypatch.setattr(process, "code_root", lambda: bundle)
     copy = process.copy_code(tmp_path)
     assert copy is not None
