@@ -1,4 +1,8 @@
-"""`cisbot publish`: the same command from a shell, under the node's account; `--wait` follows the run."""
+"""`cisbot publish`: the same command from a shell, under the node's account; `--wait` follows the run.
+
+A mistake that this machine's own DAG files show is told before anything is published. Else the nodes judge:
+their answer is waited for a few seconds, so that a mistake fails here and not in the room alone.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,20 @@ import asyncio
 import re
 import secrets
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from cisbot.cli.watch import Watch
 from cisbot.core.chat.grammar import Publish, format_command, parse_command
-from cisbot.core.ids import EventId, RunId, UserId, run_event, run_id, run_node, short_id
+from cisbot.core.dags.params import resolve
+from cisbot.core.dags.values import parse_target
+from cisbot.core.ids import EventId, UserId, run_id, short_id
 from cisbot.core.inputs import Input, RoomBatch
-from cisbot.core.room.events import JsonMap, Message, NodeRecord
+from cisbot.core.room.events import JsonMap
 from cisbot.core.room.wire import BLOCK
-from cisbot.core.runs.board import Board
-from cisbot.core.settings import Policy, Settings
+from cisbot.core.scopes import parse_scope
+from cisbot.core.settings import SECONDS_MAX, Settings
 from cisbot.errors import CisbotError, FieldError
 from cisbot.matrix.follow import SyncLoop
 from cisbot.matrix.http import Api, Method
@@ -23,9 +32,11 @@ from cisbot.matrix.http import Path as Url
 from cisbot.matrix.login import log_in
 from cisbot.matrix.rooms import join
 from cisbot.node.config import load_settings
+from cisbot.node.definitions import DagFiles
 
 OK, FAILED, USAGE = 0, 1, 2
-ENDS = ("rejected ", "cancelled ", "expired ", "closed ")
+ANSWER_S = 10.0  # the first node answers at once; each that is dead costs four seconds
+FINAL_S = 10.0  # from the release of a claim to the final message
 
 
 def add_arguments(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,17 +45,40 @@ def add_arguments(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     publish.add_argument("words", nargs="+", help="DAG [target=…] [scope=…] [priority=…] [key=value …]")
     publish.add_argument("--config", required=True, help="the node's TOML file")
     publish.add_argument("--wait", action="store_true", help="wait for the end; exit 0 if it succeeded")
+    publish.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --wait: stop waiting, exit 1; the run goes on",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is no number of seconds; expected one above 0, such as 60"
+        )
+    return seconds
 
 
 def publish(args: argparse.Namespace) -> int:
-    """0 published (with --wait: succeeded), 1 not, 2 usage."""
+    """0 published (with --wait: succeeded), 1 not, 2 usage: nodes or this machine find a mistake."""
+    if args.timeout is not None and not args.wait:
+        sys.stderr.write("publish: --timeout: is given alone; expected --wait with it\n")
+        return USAGE
     settings = load_settings(Path(args.config))
     try:
         command = _command(args.words)
+        _check(settings, command)
     except FieldError as error:
         sys.stderr.write(f"publish: {error.text()}\n")
         return USAGE
-    return asyncio.run(_publish(settings, command, wait=args.wait))
+    publication = Publication(command, wait=args.wait, timeout_s=args.timeout, config=args.config)
+    return asyncio.run(_publish(settings, publication))
 
 
 def _command(words: list[str]) -> Publish:
@@ -72,44 +106,101 @@ def _command(words: list[str]) -> Publish:
     return again
 
 
-async def _publish(settings: Settings, command: Publish, *, wait: bool) -> int:
+def _check(settings: Settings, command: Publish) -> None:
+    """What can be told from here. A DAG that this machine lacks is for others to judge."""
+    if command.target is not None:
+        parse_target(command.target)
+    if command.scope is not None:
+        parse_scope(command.scope)
+    read = DagFiles(settings.node.dags).read()
+    definition = read.dags.get(command.dag) if read is not None else None
+    if definition is not None:
+        resolve(definition, command.params)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is published, and what to wait for."""
+
+    command: Publish
+    wait: bool
+    timeout_s: float | None
+    config: str
+
+
+async def _publish(settings: Settings, publication: Publication) -> int:
     api = await log_in(settings.matrix, settings.node.data_dir, _say, patience_s=60)
     try:
-        return await _send(api, settings, command, wait=wait)
+        return await _send(api, settings, publication)
     finally:
         await api.close()
 
 
-async def _send(api: Api, settings: Settings, command: Publish, *, wait: bool) -> int:
+async def _send(api: Api, settings: Settings, publication: Publication) -> int:
     room = await join(api, settings.matrix.room)
     inbox: asyncio.Queue[Input] = asyncio.Queue()
     sync = SyncLoop(api, room, UserId(settings.matrix.user_id), cursor=None, emit=inbox.put_nowait, say=_say)
     following = asyncio.ensure_future(sync.run())
-    waiting = Wait()
+    watch = Watch(_say)
     try:
-        if wait:
-            waiting.begin(await _next(inbox, following))  # from here on nothing is missed
+        watch.begin(await _next(inbox, following))  # from here on nothing is missed
         content: JsonMap = {
             "msgtype": "m.text",
-            "body": format_command(command),
+            "body": format_command(publication.command),
             "m.mentions": {},
             BLOCK: {"kind": "command"},
         }
         txn = f"publish.{secrets.token_hex(8)}"
         answer = await api.read(Method.PUT, Url.v3.rooms[room].send["m.room.message"][txn], content)
         event = EventId(str(answer["event_id"]))
-        print(f"{command.dag} {short_id(run_id(event))} published", flush=True)
-        waiting.published(event, command.dag)
-        return await _follow(inbox, following, waiting) if wait else OK
+        print(f"{publication.command.dag} {short_id(run_id(event))} published", flush=True)
+        watch.published(event, publication.command.dag)
+        return await Following(inbox, following, watch).follow(publication, short_id(run_id(event)))
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def _follow(inbox: asyncio.Queue[Input], following: asyncio.Future[None], wait: Wait) -> int:
-    while True:
-        if (code := wait.take(await _next(inbox, following))) is not None:
-            return code
+class Following:
+    """Reads the room until enough is known, or the time is up."""
+
+    def __init__(self, inbox: asyncio.Queue[Input], following: asyncio.Future[None], watch: Watch) -> None:
+        self._inbox, self._following, self._watch = inbox, following, watch
+
+    async def follow(self, publication: Publication, short: str) -> int:
+        """The exit code."""
+        watch, started = self._watch, asyncio.get_running_loop().time()
+        answer_s = min(ANSWER_S, publication.timeout_s or ANSWER_S)
+        if not await self._until(lambda: watch.heard, answer_s):
+            _say("published; no node has answered yet" + ("; waiting" if publication.wait else ""))
+        if publication.wait and not watch.refused:
+            left_s = publication.timeout_s
+            if left_s is not None:
+                left_s = max(0.0, left_s - (asyncio.get_running_loop().time() - started))
+            if not await self._until(lambda: watch.settled, left_s):
+                _say(
+                    f"not over after {publication.timeout_s:g} s; the run goes on. "
+                    f"See: cisbot status {short} --config {publication.config}"
+                )
+                return FAILED
+            if not await self._until(lambda: watch.over, FINAL_S):
+                watch.give_up_on_messages()
+        if watch.refused:
+            sys.stderr.write(f"publish: {watch.refused}\n")
+            return USAGE
+        for end in watch.ends.values():
+            print(end.text, flush=True)
+        return OK if all(end.well for end in watch.ends.values()) or not publication.wait else FAILED
+
+    async def _until(self, done: Callable[[], bool], seconds: float | None) -> bool:
+        """Read on until `done`; False when the time is up."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not done():
+                    self._watch.take(await _next(self._inbox, self._following))
+        except TimeoutError:
+            return done()
+        return True
 
 
 async def _next(inbox: asyncio.Queue[Input], following: asyncio.Future[None]) -> RoomBatch:
@@ -117,67 +208,16 @@ async def _next(inbox: asyncio.Queue[Input], following: asyncio.Future[None]) ->
     while True:
         getting = asyncio.ensure_future(inbox.get())
         both: set[asyncio.Future[None] | asyncio.Future[Input]] = {getting, following}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not getting.done():
+                getting.cancel()
         if not getting.done():
-            getting.cancel()
             following.result()
             raise CisbotError("the room can't be followed any more")
         if isinstance(batch := getting.result(), RoomBatch):
             return batch
-
-
-class Wait:
-    """What is still to come of one publication: one run, or with target=all one for each of its nodes."""
-
-    def __init__(self) -> None:
-        self.event = EventId("")
-        self._board = Board(Policy())
-        self._dag = ""
-        self._open: set[RunId] | None = None
-        self._code = OK
-
-    def begin(self, batch: RoomBatch) -> None:
-        """The room as it is before the publication."""
-        for item in (*batch.state, *batch.history, *batch.events):
-            if isinstance(item, NodeRecord):
-                self._board.note_node(item, 0)
-
-    def published(self, event: EventId, dag: str) -> None:
-        """The homeserver has the publishing message."""
-        self.event, self._dag = event, dag
-
-    def take(self, batch: RoomBatch) -> int | None:
-        """Read on; the exit code once all runs are over."""
-        for item in (*batch.state, *batch.history, *batch.events):
-            if isinstance(item, NodeRecord):
-                self._board.note_node(item, 0)
-            elif isinstance(item, Message) and item.event_id == self.event:
-                nodes = self._board.eligible(self._dag, "all")
-                self._open = {run_id(self.event, n.id) for n in nodes}
-            elif isinstance(item, Message) and self._over(item):
-                return self._code
-        return None
-
-    def _over(self, msg: Message) -> bool:
-        """Judge one message; whether it was the last to wait for."""
-        block = (msg.block or {}) if self._board.is_node(msg.sender) else {}
-        run, answers, kind = block.get("run"), block.get("answers"), block.get("kind")
-        if kind == "answer" and answers == self.event:
-            sys.stderr.write(msg.body + "\n")
-            self._code = FAILED
-            return True
-        if not isinstance(run, str) or run_event(RunId(run)) != self.event or msg.edits is not None:
-            return False
-        closed = kind == "answer" and isinstance(answers, str) and answers.startswith(ENDS)
-        if kind != "final" and not closed:
-            return False
-        print(msg.body, flush=True)
-        if closed or block.get("status") != "succeeded":
-            self._code = FAILED
-        if run_node(RunId(run)) is None or self._open is None:
-            return True
-        self._open.discard(RunId(run))
-        return not self._open
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 
 import pytest
@@ -31,6 +32,7 @@ def test_publish_and_status(nodes: Nodes) -> None:
         ("good", "target=node-2", "--wait"), ("good", "target=all", "--wait"), ("bad", "--wait"),
         ("mixed", "--wait"), ("asked", "--wait"), ("good",), ("bda", "--wait"), ("good", "nonsense"),
         ("good", "a=1", "a=2"), ("good", "size=9", "--wait"), ("good", "priority=much"),
+        ("bda",), ("good", "target=node-9"), ("good", "size=9"), ("good", "--timeout", "5"),
     ]  # fmt: skip
     threads = [threading.Thread(target=publish, args=line) for line in lines]
     for thread in threads:
@@ -40,14 +42,21 @@ def test_publish_and_status(nodes: Nodes) -> None:
     codes = {said: code for said, (code, _) in done.items()}
     assert codes == {
         "good target=node-2 --wait": 0, "good target=all --wait": 0, "bad --wait": 1, "mixed --wait": 1,
-        "asked --wait": 1, "good": 0, "bda --wait": 1, "good nonsense": 2, "good a=1 a=2": 2,
-        "good size=9 --wait": 1, "good priority=much": 2,
+        "asked --wait": 1, "good": 0, "bda --wait": 2, "good nonsense": 2, "good a=1 a=2": 2,
+        "good size=9 --wait": 2, "good priority=much": 2, "bda": 2, "good target=node-9": 2,
+        "good size=9": 2, "good --timeout 5": 2,
     }, done  # fmt: skip
     assert done["good target=all --wait"][1].count("succeeded on") == 2
     assert done["mixed --wait"][1].count("node-") >= 2
     assert "the reason" in done["bad --wait"][1]
     assert "Did you mean 'bad'?" in done["bda --wait"][1]
+    assert "Did you mean 'bad'?" in done["bda"][1]
+    assert "published" in done["bda"][1], "no node here has it, but another may"
+    assert "no node is called 'node-9'" in done["good target=node-9"][1]
+    assert "published" not in done["good size=9"][1], "this machine has the DAG, and knows better"
     assert "expired" in done["asked --wait"][1]
+    assert "waits for approval" in done["asked --wait"][1]
+    assert "claims" in done["bad --wait"][1]
     shown = nodes.cisbot("status", *config)
     assert shown.returncode == 0
     assert {"good", "bad", "mixed", "asked"} <= set(shown.stdout.split())
@@ -55,6 +64,28 @@ def test_publish_and_status(nodes: Nodes) -> None:
     assert nodes.stop("node-1") == 0
     assert nodes.cisbot("status", *config).returncode == 1
     assert nodes.cisbot("status", "--config", str(nodes.root / "none.toml")).returncode == 2
+
+
+def test_waiting_ends_by_itself(nodes: Nodes) -> None:
+    nodes.open(["node-1", "node-2"], {"job": nodes.gated("ask")})
+    config = ["--config", str(nodes.config("node-2"))]
+    done: list[subprocess.CompletedProcess[str]] = []
+    waiting = threading.Thread(
+        target=lambda: done.append(nodes.cisbot("publish", "job", "target=node-1", "--wait", *config))
+    )
+    waiting.start()
+    nodes.marks(lines=2)
+    late = nodes.cisbot("publish", "job", "target=node-2", "--wait", "--timeout", "4", *config)
+    assert late.returncode == 1, late
+    assert "is held by job" in late.stderr
+    assert "not over after 4 s; the run goes on. See: cisbot status" in late.stderr
+    nodes.kill("node-1")
+    waiting.join(60)
+    assert [d.returncode for d in done] == [1]
+    assert "React with ✅ to resume it" in done[0].stdout, done[0]
+    nodes.stop("node-2")
+    alone = nodes.cisbot("publish", "job", *config)
+    assert (alone.returncode, "no node has answered yet" in alone.stderr) == (0, True), alone
 
 
 def test_check_says_what_is_missing_and_run_refuses(nodes: Nodes, make_account: MakeAccount) -> None:
