@@ -9,7 +9,7 @@ from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import Bounds, from_carried
 from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.room import events as ev
-from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY
+from cisbot.core.room.wire import key_of
 from tests.sim.homeserver import Homeserver
 from tests.sim.reference import Reference, truth_of
 
@@ -83,9 +83,8 @@ class Checkers:
         """In the end whoever reads only the state reads the truth."""
         self.truth.follow(server.stream)
         for (kind, name), stated in server.state.items():
-            if kind not in (T_LOCK, T_MEMORY):
+            if (key := key_of(kind, name)) is None:
                 continue
-            key = ClaimKey(MEMORY_PREFIX + name if kind == T_MEMORY else name)
             truth, event = self.truth.at(key, len(server.stream)), stated.event
             if isinstance(event, ev.Restate):
                 said = truth_of(from_carried(event.head))

@@ -30,7 +30,7 @@ from cisbot.core.room.events import (
     RoomEvent,
     Take,
 )
-from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY
+from cisbot.core.room.wire import place_of
 
 CHECK = "state "  # the tag of such a question, before the key
 
@@ -163,6 +163,4 @@ class Answers:
 
 
 def _read(key: ClaimKey) -> ReadState:
-    if key.startswith(MEMORY_PREFIX):
-        return ReadState(CHECK + key, T_MEMORY, key.removeprefix(MEMORY_PREFIX))
-    return ReadState(CHECK + key, T_LOCK, key)
+    return ReadState(CHECK + key, *place_of(key))

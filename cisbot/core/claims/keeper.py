@@ -12,20 +12,21 @@ from dataclasses import dataclass, replace
 from cisbot.core.claims.answers import Answers
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
 from cisbot.core.claims.messages import Me, heartbeats, probe, release, restate
-from cisbot.core.claims.state import Accepted, Head, Holder
+from cisbot.core.claims.state import Accepted, Head
 from cisbot.core.effects import Send
 from cisbot.core.ids import ClaimKey, Incarnation, Nonce, RunId, UserId
 from cisbot.core.room.events import (
     ClaimEvent,
     End,
     Heartbeat,
+    Holder,
     Outcome,
     Probe,
     Rejected,
     Restate,
     Take,
 )
-from cisbot.core.room.wire import MEMORY_PREFIX, T_LOCK, T_MEMORY, TIMELINE_TYPES
+from cisbot.core.room.wire import TIMELINE_TYPES, key_of
 
 RHO = 0.01  # how far the rates of two machines' clocks may differ
 RENEWALS_PER_LEASE = 3
@@ -331,6 +332,5 @@ class Keeper:
 
 def spoilt_keys(event: Rejected) -> set[ClaimKey]:
     """The key whose state an illegible event is, if any: it may be held all the same."""
-    if event.state_key is None or event.type not in (T_LOCK, T_MEMORY):
-        return set()
-    return {ClaimKey((MEMORY_PREFIX if event.type == T_MEMORY else "") + event.state_key)}
+    key = key_of(event.type, event.state_key)
+    return set() if key is None else {key}

@@ -8,6 +8,7 @@ probed first, like a claim.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from cisbot.core.claims.fold import concerns
@@ -18,7 +19,7 @@ from cisbot.core.effects import Ask, ReadBack, Send
 from cisbot.core.ids import ClaimKey, EventId, Nonce
 from cisbot.core.inputs import MemoryAsk
 from cisbot.core.room.events import ClaimEvent, JsonMap, MemoryWrite, Probe
-from cisbot.core.room.wire import MEMORY_PREFIX, VALUE_BYTES_MAX
+from cisbot.core.room.wire import VALUE_BYTES_MAX
 
 TRIES_MAX = 10
 ECHO_MAX_S = 30.0
@@ -73,9 +74,10 @@ class Memory:
             return
         queue.append(_Op(ask))
 
-    def set(self, key: ClaimKey, value: str, now: float) -> None:
-        """Write for a task that said `remember`; nobody waits for the answer."""
-        self.ask(MemoryAsk("", "set", key, value), now)
+    def withdraw(self, tags: Container[str]) -> None:
+        """Forget requests; what was sent of them may be written all the same."""
+        for state in self._keys.values():
+            state.queue = deque(op for op in state.queue if op.ask.tag not in tags)
 
     def observe(self, event: ClaimEvent, now: float) -> None:
         """A claim event came: it may be an own write's echo, a probe, or what spoils one."""
@@ -169,9 +171,8 @@ class Memory:
         op.tries += 1
         self._keeper.note_sent(nonce, now)
         carried = None if fresh else self._keeper.ledger.carried(key)
-        name = key.removeprefix(MEMORY_PREFIX)
         return memory_write(
-            self._keeper.me, nonce, name, head.epoch + 1, head.after, op.ask.value, fresh=fresh,
+            self._keeper.me, nonce, key, head.epoch + 1, head.after, op.ask.value, fresh=fresh,
             head=carried if head.after is not None else None,
         )  # fmt: skip
 

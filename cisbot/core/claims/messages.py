@@ -141,16 +141,15 @@ def release(
 
 def restate(me: Me, head: CarriedHead) -> Send:
     """Write the true head into the state key again."""
-    nonce, key = me.nonce(), head.key
+    nonce, (kind, state_key), mark = me.nonce(), wire.place_of(head.key), f"restate {head.key}"
     content: dict[str, Json] = {"incarnation": me.incarnation, "head": head_to_wire(head)}
-    if key.startswith(wire.MEMORY_PREFIX):
+    if kind == wire.T_MEMORY:
         content |= {
             "restate": True, "nonce": nonce, "version": head.epoch, "after": head.after, "value": head.value,
         }  # fmt: skip
-        name = key.removeprefix(wire.MEMORY_PREFIX)
-        return Send(nonce, wire.T_MEMORY, content, Priority.CHAT, state_key=name, coalesce=f"restate {key}")
+        return Send(nonce, kind, content, Priority.CHAT, state_key=state_key, coalesce=mark)
     content |= {"node": me.node, "action": "restate"}
-    return Send(nonce, wire.T_LOCK, content, Priority.LOCK, state_key=key, coalesce=f"restate {key}")
+    return Send(nonce, kind, content, Priority.LOCK, state_key=state_key, coalesce=mark)
 
 
 def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId) -> Send:
@@ -201,7 +200,7 @@ def end(me: Me, incarnation: Incarnation) -> Send:
 def memory_write(
     me: Me,
     nonce: Nonce,
-    name: str,
+    key: ClaimKey,
     version: int,
     after: EventId | None,
     value: str | None,
@@ -209,7 +208,7 @@ def memory_write(
     fresh: bool,
     head: CarriedHead | None,
 ) -> Send:
-    """A write to public memory. `name` is the key without its prefix."""
+    """A write to public memory."""
     content: dict[str, Json] = {
         "incarnation": me.incarnation,
         "nonce": nonce,
@@ -220,7 +219,8 @@ def memory_write(
     }
     if head is not None:
         content["head"] = head_to_wire(head)
-    return Send(nonce, wire.T_MEMORY, content, Priority.CHAT, state_key=name)
+    kind, name = wire.place_of(key)
+    return Send(nonce, kind, content, Priority.CHAT, state_key=name)
 
 
 def node_record(me: Me, dags: Mapping[str, str], node: Node, version: str, *, gone: bool) -> Send:

@@ -5,21 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
-from cisbot.core.room.events import CarriedHead, HolderMark
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a slot, since which epoch, for which run, and for how long without a sign of life."""
-
-    slot: int
-    account: UserId
-    node: NodeId
-    incarnation: Incarnation
-    epoch: int
-    run: RunId
-    lease_s: int
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, UserId
+from cisbot.core.room.events import CarriedHead, Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +91,9 @@ class Bounds:
 
 def carried(key: ClaimKey, head: Head) -> CarriedHead:
     """A head as it travels."""
-    marks = tuple(
-        HolderMark(h.slot, h.account, h.node, h.incarnation, h.epoch, h.run, h.lease_s) for h in head.holders
-    )
-    return CarriedHead(key, head.epoch, head.after, marks, head.value)
+    return CarriedHead(key, head.epoch, head.after, head.holders, head.value)
 
 
 def from_carried(head: CarriedHead) -> Head:
     """A head that another node carried."""
-    holders = tuple(
-        Holder(m.slot, m.account, m.node, m.incarnation, m.epoch, m.run, m.lease_s) for m in head.holders
-    )
-    return Head(head.epoch, head.after, holders, head.value, touched=True)
+    return Head(head.epoch, head.after, head.holders, head.value, touched=True)

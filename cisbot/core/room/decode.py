@@ -15,10 +15,9 @@ from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, Nonce, RunId
 from cisbot.core.room import events as ev
 from cisbot.core.room import wire
 from cisbot.core.room.events import Rejected, RoomEvent
-from cisbot.core.room.wire import MEMORY_PREFIX, head_from_wire
+from cisbot.core.room.wire import head_from_wire
 
 CONTENT_BYTES_MAX = 65_536
-_KEY = TypeAdapter(wire.Key)
 _LOCK: TypeAdapter[wire.LockTake | wire.LockRelease | wire.LockRestate] = TypeAdapter(
     wire.LockTake | wire.LockRelease | wire.LockRestate
 )
@@ -86,10 +85,11 @@ def _rejected(event: _Raw, why: str) -> Rejected:
     )  # fmt: skip
 
 
-def _claim_key(event: _Raw) -> ClaimKey:
-    if event.state_key is None:
-        raise _Bad("state_key: missing, this type is a state event")
-    return ClaimKey(_KEY.validate_python(event.state_key))
+def _claim_key(event: _Raw, kind: str) -> ClaimKey:
+    key = wire.key_of(kind, event.state_key)
+    if key is None:
+        raise _Bad("state_key: missing, or not the name of a claim")
+    return key
 
 
 def _event_id(text: str | None) -> EventId | None:
@@ -97,9 +97,7 @@ def _event_id(text: str | None) -> EventId | None:
 
 
 def _lock(e: _Raw) -> RoomEvent:
-    key = _claim_key(e)
-    if key.startswith(MEMORY_PREFIX):
-        raise _Bad("state_key: a lock can't be named like public memory")
+    key = _claim_key(e, wire.T_LOCK)
     model = _LOCK.validate_python(dict(e.content))
     node, incarnation = NodeId(model.node), Incarnation(model.incarnation)
     runs = tuple(RunId(r) for r in model.open_runs)
@@ -127,7 +125,7 @@ def _lock(e: _Raw) -> RoomEvent:
 def _intent(e: _Raw) -> RoomEvent:
     m = wire.IntentWire.model_validate(dict(e.content))
     return ev.Intent(
-        e.event_id, e.sender, e.ts_ms, _claim_key(e), NodeId(m.node), Incarnation(m.incarnation),
+        e.event_id, e.sender, e.ts_ms, _claim_key(e, wire.T_LOCK), NodeId(m.node), Incarnation(m.incarnation),
         Nonce(m.nonce), m.epoch, RunId(m.run),
     )  # fmt: skip
 
@@ -155,8 +153,7 @@ def _end(e: _Raw) -> RoomEvent:
 
 
 def _memory(e: _Raw) -> RoomEvent:
-    name = _claim_key(e)
-    key = ClaimKey(MEMORY_PREFIX + name)
+    key = _claim_key(e, wire.T_MEMORY)
     kind = wire.MemoryRestate if e.content.get("restate") is True else wire.MemoryWire
     m = kind.model_validate(dict(e.content))
     head = head_from_wire(m.head) if m.head else None

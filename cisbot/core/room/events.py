@@ -28,8 +28,17 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HolderMark:
-    """A holder as a carried head describes it."""
+class Event:
+    """What every event of the room has."""
+
+    event_id: EventId
+    sender: UserId
+    ts_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a slot, since which epoch, for which run, and for how long without a sign of life."""
 
     slot: int
     account: UserId
@@ -47,17 +56,14 @@ class CarriedHead:
     key: ClaimKey
     epoch: int
     after: EventId | None
-    holders: tuple[HolderMark, ...]
+    holders: tuple[Holder, ...]
     value: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Take:
+class Take(Event):
     """Asks for a slot of a key at a new epoch; accepted by compare-and-set on `after`."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     key: ClaimKey
     node: NodeId
     incarnation: Incarnation
@@ -76,12 +82,9 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class Release(Event):
     """Gives a slot back, with the outcome if the run is over."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     key: ClaimKey
     node: NodeId
     incarnation: Incarnation
@@ -94,12 +97,9 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Restate:
+class Restate(Event):
     """Writes the true head into the state key again; nothing to the fold."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     key: ClaimKey
     incarnation: Incarnation
     head: CarriedHead
@@ -115,12 +115,9 @@ class Renewal:
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(Event):
     """One node's sign of life: renews what it names, and carries heads."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     node: NodeId
     incarnation: Incarnation
     nonce: Nonce
@@ -129,12 +126,9 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Event):
     """Asks for the heads of some keys."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     node: NodeId
     incarnation: Incarnation
     nonce: Nonce
@@ -142,23 +136,17 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class End(Event):
     """An incarnation is over, for ever: all that it held is free."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     node: NodeId
     incarnation: Incarnation
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryWrite:
+class MemoryWrite(Event):
     """A compare-and-set on one key of the public memory; `version` counts accepted writes."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     key: ClaimKey
     incarnation: Incarnation
     nonce: Nonce
@@ -170,12 +158,9 @@ class MemoryWrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Event):
     """A node asks for the next epoch of a key: a hint for the room to pick one of several, never a right."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     key: ClaimKey
     node: NodeId
     incarnation: Incarnation
@@ -185,12 +170,9 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Charter:
+class Charter(Event):
     """The room's rules, named once for ever by who made the room."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     version: int
     home: str
     lease_s_max: int
@@ -198,12 +180,9 @@ class Charter:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeRecord:
+class NodeRecord(Event):
     """What a node says of itself, under a state key that only its account can write."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     node: NodeId
     incarnation: Incarnation
     executes: bool
@@ -214,12 +193,9 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class PowerLevels:
+class PowerLevels(Event):
     """Who has which power in the room. Creators of rooms of version 12 stand above every level."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     users: Mapping[str, int]
     users_default: int
     events: Mapping[str, int]
@@ -229,23 +205,16 @@ class PowerLevels:
 
 
 @dataclass(frozen=True, slots=True)
-class RoomCreate:
+class RoomCreate(Event):
     """The room's first event: its version and creators."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     room_version: str
     creators: tuple[UserId, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Encryption:
+class Encryption(Event):
     """The room is encrypted, which cisbot can't serve yet."""
-
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +227,9 @@ class FileRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(Event):
     """An `m.room.message`. `block` is the structured content that cisbot's own messages carry."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     msgtype: str
     body: str
     thread: EventId | None
@@ -275,37 +241,28 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Reaction:
+class Reaction(Event):
     """An annotation of another event."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     target: EventId
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class Member(Event):
     """A membership change."""
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     user: UserId
     membership: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(Event):
     """An event that can't be read: hostile, malformed, or from a newer version. `audit` shows it.
 
     `redacted`: its content was taken away, so that nodes which saw it before know more.
     """
 
-    event_id: EventId
-    sender: UserId
-    ts_ms: int
     type: str
     why: str
     state_key: str | None = None

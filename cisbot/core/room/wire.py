@@ -5,12 +5,13 @@ Every string and list is bounded here, so that nothing behind this border meets 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
-from cisbot.core.room.events import CarriedHead, HolderMark, JsonMap, Outcome
+from cisbot.core.room.events import CarriedHead, Holder, JsonMap, Outcome
 
 T_CHARTER = "io.cisbot.charter"
 T_INTENT = "io.cisbot.intent"
@@ -28,10 +29,12 @@ EPOCH_MAX = 2**52
 KEYS_MAX = 200
 OPEN_RUNS_MAX = 50
 VALUE_BYTES_MAX = 4096
-MEMORY_PREFIX = "memory/"
+MEMORY_PREFIX = "memory:"  # of the claim keys of public memory; no DAG and no scope has a ":"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,219}$")]
+LockKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,219}$")]
+MemoryKey = Annotated[str, StringConstraints(pattern=r"^memory:[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Key = LockKey | MemoryKey
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=320)]
 Short = Annotated[str, StringConstraints(max_length=128)]
@@ -197,6 +200,27 @@ class NodeWire(Wire):
     version: Short = ""
 
 
+_KEYS: Mapping[str, TypeAdapter[str]] = {T_LOCK: TypeAdapter(LockKey), T_MEMORY: TypeAdapter(MemoryKey)}
+
+
+def key_of(kind: str, state_key: str | None) -> ClaimKey | None:
+    """The claim key whose state an event of this type and state key is; None where it can be none's."""
+    if state_key is None or kind not in _KEYS:
+        return None
+    name = MEMORY_PREFIX + state_key if kind == T_MEMORY else state_key
+    try:
+        return ClaimKey(_KEYS[kind].validate_python(name))
+    except ValidationError:
+        return None
+
+
+def place_of(key: ClaimKey) -> tuple[str, str]:
+    """The type and the state key under which the room's state names the key: the inverse of `key_of`."""
+    if key.startswith(MEMORY_PREFIX):
+        return T_MEMORY, key.removeprefix(MEMORY_PREFIX)
+    return T_LOCK, key
+
+
 def head_to_wire(head: CarriedHead) -> JsonMap:
     """The content of a carried head."""
     holders = [
@@ -223,7 +247,7 @@ def head_from_wire(wire: HeadWire) -> CarriedHead:
         wire.epoch,
         EventId(wire.after) if wire.after is not None else None,
         tuple(
-            HolderMark(
+            Holder(
                 h.slot,
                 UserId(h.account),
                 NodeId(h.node),

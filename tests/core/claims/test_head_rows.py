@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cisbot.core.claims.rows import head_from_row, head_to_row
-from cisbot.core.claims.state import Head, Holder
+from cisbot.core.claims.state import Head
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
+from cisbot.core.room.events import Holder
 
 TEXT = st.text(max_size=30)
 NUMBER = st.integers(0, 2**53)
