@@ -11,7 +11,7 @@ from pathlib import Path
 import cisbot
 from cisbot.cli import check, local, publish, room
 from cisbot.cli.validate import validate
-from cisbot.errors import CisbotError
+from cisbot.errors import CisbotError, FieldError
 from cisbot.node import standalone
 from cisbot.node.config import ConfigError, load
 
@@ -68,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise AssertionError(other)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
+        return USAGE
+    except FieldError as error:
+        sys.stderr.write(f"cisbot: {error.text()}\n")
         return USAGE
     except CisbotError as error:
         sys.stderr.write(f"cisbot: {error}\n")

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from cisbot.errors import CisbotError
+from cisbot.core.ids import NAME_RULE
+from cisbot.core.room.wire import VALUE_BYTES_MAX
+from cisbot.errors import CisbotError, FieldError
 from cisbot.node.build import SOCKET
 from cisbot.node.config import load_settings
 from cisbot.node.socket import MemoryRequest, StatusRequest, call
 
 OK, FAILED, USAGE = 0, 1, 2
+VALUES = {"get": "", "set": " VALUE", "cas": " EXPECTED VALUE"}
 
 
 def add_arguments(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,7 +27,7 @@ def add_arguments(sub: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     status.add_argument("run", nargs="?", help="a run's short id")
     status.add_argument("--config", help="the node's TOML file")
     memory = sub.add_parser("memory", help="the room's public memory")
-    memory.add_argument("op", choices=["get", "set", "cas"])
+    memory.add_argument("op", choices=list(VALUES))
     memory.add_argument("key")
     memory.add_argument("values", nargs="*", help="set: VALUE; cas: EXPECTED VALUE")
     memory.add_argument("--config", help="the node's TOML file; inside a task it is known")
@@ -35,7 +38,7 @@ def _socket(config: str | None) -> Path:
         return load_settings(Path(config)).node.data_dir / SOCKET
     if path := os.environ.get("CIS_SOCKET"):
         return Path(path)
-    raise CisbotError("--config: is missing; expected the node's TOML file")
+    raise FieldError("--config", "is missing", "the node's TOML file")
 
 
 def _ask(config: str | None, request: BaseModel) -> dict[str, object]:
@@ -54,22 +57,29 @@ def status(args: argparse.Namespace) -> int:
 
 
 def memory(args: argparse.Namespace) -> int:
-    """Get prints the value; set and cas exit 0 when the write was accepted."""
-    wanted = {"get": 0, "set": 1, "cas": 2}[args.op]
+    """Get prints the value, 1 if there is none; set and cas exit 0 when the write was accepted."""
+    wanted = len(VALUES[args.op].split())
     if len(args.values) != wanted:
-        sys.stderr.write(f"memory {args.op}: {wanted} values expected after the key\n")
+        usage = f"cisbot memory {args.op} KEY{VALUES[args.op]}"
+        sys.stderr.write(f"memory {args.op}: {len(args.values)} values after the key; expected {usage}\n")
         return USAGE
     value = args.values[-1] if args.values else None
     expected = args.values[0] if args.op == "cas" else None
     try:
         request = MemoryRequest(op=args.op, key=args.key, value=value, expected=expected or None)
     except ValidationError as error:
-        sys.stderr.write(f"memory: {error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}\n")
+        field = str(error.errors()[0]["loc"][-1])
+        rule = NAME_RULE if field == "key" else f"at most {VALUE_BYTES_MAX} characters of text"
+        sys.stderr.write(f"memory {args.op}: {field}: can't be used; expected {rule}\n")
         return USAGE
     reply = _ask(args.config, request)
     if not reply.get("ok"):
         sys.stderr.write(f"memory {args.op} {args.key}: {reply.get('error')}\n")
         return FAILED
-    if args.op == "get" and reply.get("value") is not None:
-        print(reply["value"])
+    if args.op != "get":
+        return OK
+    if reply.get("value") is None:
+        sys.stderr.write(f"{args.key} is not set\n")
+        return FAILED
+    print(reply["value"])
     return OK

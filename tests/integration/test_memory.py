@@ -47,7 +47,8 @@ def test_remember_and_compare_and_set(nodes: Nodes) -> None:
     assert winner[1].startswith("by-")
     state = nodes.person._call("GET", f"/_matrix/client/v3/rooms/{nodes.room}/state/io.cisbot.memory/answer")
     assert state[1]["value"] == winner[1]
-    assert memory(0, "get", "nothing") == (0, "")
+    assert memory(0, "get", "nothing") == (1, "nothing is not set")
+    assert memory(0, "set", "nothing", "") == memory(0, "get", "nothing") == (0, "")
     assert memory(0, "cas", "fresh", "", "first")[0] == 0
     assert memory(0, "set", "no/slash", "x")[0] == 2
     assert memory(0, "set", "answer")[0] == 2
