@@ -13,6 +13,7 @@ from cisbot.supervisor.process import WorkerProcess
 
 BACKOFF_S = 0.5  # after the first crash, doubled by each further one
 BACKOFF_S_MAX = 30.0
+BACKSTOP_S = 0.25  # before a deadline, when a worker should have reported and has not: it is killed
 START_TRIES_MAX = 5  # starts without one `Ready` before the waiting tasks are given up
 
 Ending = Literal["idle", "evicted", "closed"]
@@ -20,11 +21,20 @@ Ending = Literal["idle", "evicted", "closed"]
 
 @dataclass(slots=True)
 class Open:
-    """A task that the worker has: its first process once started, its grace, its deadline (boot seconds)."""
+    """A task that the worker has: its first process once started, its grace, its deadline (boot seconds).
+
+    `over_by` is when a cancelled task should have ended.
+    """
 
     pid: int | None
     grace_s: float
     deadline: float
+    over_by: float = math.inf
+
+    @property
+    def due(self) -> float:
+        """When the worker should have reported its end; if it has not, it is stuck."""
+        return min(self.deadline - BACKSTOP_S, self.over_by)
 
 
 @dataclass(slots=True)
@@ -68,6 +78,13 @@ class Member:
         mine = [task for key, task in self.open.items() if key[0] == run]
         for task in mine:
             task.deadline = deadline
+        return bool(mine)
+
+    def cancel(self, run: str, over_by: float) -> bool:
+        """Note when a run's tasks should have ended; whether the worker has any of that run."""
+        mine = [task for key, task in self.open.items() if key[0] == run]
+        for task in mine:
+            task.over_by = min(task.over_by, over_by)
         return bool(mine)
 
     def tell_guard(self) -> None:

@@ -33,9 +33,9 @@ from cisbot.supervisor.member import START_TRIES_MAX, Ending, Member, Open, neve
 from cisbot.supervisor.process import WorkerProcess
 
 READY_S = 30.0  # from spawn to `Ready`
-BACKSTOP_S = 0.25  # before a deadline, when a worker should have reported and has not: it is killed
 LATE_S = 0.5  # for a report to come in, when we learn of a deadline, or look at it, too late
-CLOSE_S = 5.0  # beyond the grace, for workers to end when the pool closes
+CANCEL_S = 3.0  # beyond the grace, for a worker to report the end of what was cancelled
+CLOSE_S = 5.0  # beyond the grace, for workers to end when they are asked to
 
 
 class Pool:
@@ -87,10 +87,11 @@ class Pool:
             self._advance(member)
 
     def cancel_run(self, run: str, grace_s: float) -> None:
-        """Stop the run's tasks; `TaskEnded` follows for each."""
+        """Stop the run's tasks; `TaskEnded` follows for each, or `WorkerGone` if the worker is stuck."""
         for member in tuple(self._members.values()):
-            if any(key[0] == run for key in member.open):
+            if member.cancel(run, self._clock() + grace_s + CANCEL_S):
                 self._send(member, CancelRun(run, grace_s))
+                self._watch(member)
             self._drop_pending(member, run)
 
     def set_deadline(self, run: str, deadline: float) -> None:
@@ -98,7 +99,7 @@ class Pool:
         for member in self._members.values():
             if member.move_deadline(run, deadline):
                 self._send(member, SetDeadline(run, deadline))
-                self._watch_deadlines(member)
+                self._watch(member)
 
     async def close(self, grace_s: float) -> None:
         """End all workers: TERM to their tasks, KILL after `grace_s`. When it returns, nothing lives."""
@@ -136,7 +137,7 @@ class Pool:
             frames = tuple(member.pending.values())
             member.open |= {key: Open(None, f.grace_s, f.deadline) for key, f in member.pending.items()}
             member.pending.clear()
-            self._watch_deadlines(member)
+            self._watch(member)
             for frame in frames:
                 self._send(member, frame)
         elif member.pending and not (member.name in self._jobs or member.queued or member.retry_timer):
@@ -173,6 +174,10 @@ class Pool:
             if member.idle_timer is not None:
                 member.idle_timer.cancel()
             self._send(member, Shutdown(grace_s))
+            if why != "closed":  # `close` sees to it by itself
+                if member.fence_timer is not None:
+                    member.fence_timer.cancel()
+                member.fence_timer = self._loop.call_later(grace_s + CLOSE_S, member.process.kill)
 
     def _settle(self, member: Member) -> None:
         """Start the idle time of a worker that has nothing to do, or let another have its place."""
@@ -181,27 +186,27 @@ class Pool:
             member.idle_timer = self._loop.call_later(self._idle_timeout_s, self._end, member, "idle", 0.0)
             self._admit()
 
-    def _watch_deadlines(self, member: Member) -> None:
-        """See that the worker keeps its deadlines: it does so by itself, unless it is stuck."""
+    def _watch(self, member: Member) -> None:
+        """See that tasks end when they must: the worker does so by itself, unless it is stuck."""
         member.tell_guard()
         if member.fence_timer is not None:
             member.fence_timer.cancel()
             member.fence_timer = None
         if member.open:
             now = self._clock()
-            rest = min(task.deadline for task in member.open.values()) - BACKSTOP_S - now
+            rest = min(task.due for task in member.open.values()) - now
             delay = min(rest, 3_600.0) if rest > 0 else LATE_S
             member.fence_timer = self._loop.call_later(delay, self._due, member, now + delay)
 
     def _due(self, member: Member, planned: float) -> None:
-        """Kill a worker that has missed a deadline; `planned` is when this was to happen."""
+        """Kill a worker in which a task is overdue; `planned` is when this was to happen."""
         now = self._clock()
-        missed = any(task.deadline - BACKSTOP_S <= now for task in member.open.values())
+        missed = any(task.due <= now for task in member.open.values())
         # After a pause of ours the worker's report may lie unread in the pipe: read it first.
         if missed and now <= planned + LATE_S and member.process is not None:
             member.process.kill()
         else:
-            self._watch_deadlines(member)
+            self._watch(member)
 
     def _check(self, job: asyncio.Task[None]) -> None:
         """A fault of ours must not pass in silence."""

@@ -25,14 +25,6 @@ from tests.worker.real_processes import CODE, Box, alive, boot, dies, readable, 
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    """The tasks' mailbox."""
-    box = Box(tmp_path / "box")
-    yield box
-    box.close()
-
-
 @contextmanager
 def owner(
     folder: Path, script: str, life_s: float = 1e6, grace_s: float = 0.2, later_s: float = 0.0

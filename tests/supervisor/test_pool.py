@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,9 @@ from cisbot.supervisor.events import Evicted, WorkerGone, WorkerIdle, WorkerStar
 from cisbot.supervisor.lock import holder
 from cisbot.supervisor.member import Member
 from tests.supervisor.pool_harness import pool
-from tests.worker.real_processes import CODE, Box, alive, boot, dies, start, stopped
+from tests.worker.real_processes import CODE, Box, alive, boot, dies, start
 
 RUN = "$run:example.org"
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    """The tasks' mailbox."""
-    box = Box(tmp_path / "box")
-    yield box
-    box.close()
 
 
 async def line(box: Box) -> str:
@@ -236,18 +227,6 @@ def test_backoff_doubles_up_to_half_a_minute() -> None:
     assert delays[-1] == 30.0
 
 
-async def test_a_stuck_worker_cannot_outlive_a_deadline(tmp_path: Path) -> None:
-    async with pool(tmp_path) as (it, events):
-        it.start_task("worker-a", start(tmp_path, "sleep 1000", grace_s=0.0))
-        worker = (await events.until(WorkerStarted)).pid
-        task = (await events.started("t")).pid
-        with stopped(worker):
-            it.set_deadline(RUN, boot() + 0.2)
-            gone = await events.until(WorkerGone)
-        assert gone.runs == ((RUN, "t", 1),)
-        assert not alive(task)
-
-
 async def test_close_cancels_all_and_refuses_more(tmp_path: Path) -> None:
     async with pool(tmp_path, max_workers=1) as (it, events):
         it.start_task("worker-a", start(tmp_path, "sleep 1000", task="runs"))
@@ -267,21 +246,6 @@ async def test_close_at_once_leaves_nothing(tmp_path: Path) -> None:
         it.start_task("worker-a", start(tmp_path, "true"))
     assert [event.reason for event in events.all if isinstance(event, TaskEnded)] == ["cancelled"]
     assert holder(tmp_path / "workers" / "worker-a.lock") is None
-
-
-async def test_a_stuck_worker_does_not_stop_the_close(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cisbot.supervisor.pool.CLOSE_S", 0.2)
-    async with pool(tmp_path) as (it, events):
-        it.start_task("worker-a", start(tmp_path, "sleep 1000"))
-        worker = (await events.until(WorkerStarted)).pid
-        task = (await events.started("t")).pid
-        os.kill(worker, signal.SIGSTOP)
-        await it.close(0.0)
-        assert not alive(worker)
-        assert not alive(task)
-        await events.until(WorkerGone)
 
 
 def zipped(folder: Path) -> Path:
