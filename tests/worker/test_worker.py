@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,22 +19,6 @@ from cisbot.core.frames import (
 from cisbot.worker import shell
 from cisbot.worker.results import OutputError, read_outputs
 from tests.worker.real_processes import Box, Worker, alive, boot, start
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    """The tasks' mailbox."""
-    box = Box(tmp_path / "box")
-    yield box
-    box.close()
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
-    """A worker that is ready for four tasks."""
-    with Worker(tmp_path) as worker:
-        worker.hello()
-        yield worker
 
 
 def test_exit_codes_signals_and_tail(worker: Worker, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,22 +22,6 @@ from cisbot.core.frames import (
     encode,
 )
 from tests.worker.real_processes import CODE, Box, Worker, alive, dies, start
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[Box]:
-    """The tasks' mailbox."""
-    box = Box(tmp_path / "box")
-    yield box
-    box.close()
-
-
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
-    """A worker that is ready for four tasks."""
-    with Worker(tmp_path) as worker:
-        worker.hello()
-        yield worker
 
 
 def test_the_lock_names_its_holder(worker: Worker, tmp_path: Path) -> None:
