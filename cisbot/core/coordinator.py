@@ -14,7 +14,7 @@ from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, node_record
 from cisbot.core.claims.rows import head_to_row
 from cisbot.core.claims.state import Bounds, Head
-from cisbot.core.effects import Answer, Drop, Put, Step
+from cisbot.core.effects import Answer, Drop, Put, ReadStory, Step
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.inputs import (
@@ -40,11 +40,12 @@ from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Rejected, RoomEvent
 from cisbot.core.room.wire import MEMORY_PREFIX
+from cisbot.core.runs.board import LATE
 from cisbot.core.runs.power_rows import powers_to_row
+from cisbot.core.runs.remembering import MARK
 from cisbot.core.runs.rows import node_to_row, run_to_row
-from cisbot.core.runs.state import NodeInfo, RunStatus
+from cisbot.core.runs.state import RunStatus
 
-APPROVAL_CHECK_S = 5.0
 FORBIDDEN_S = 60.0  # before a claim is tried again that the room refused
 
 
@@ -109,12 +110,9 @@ class Coordinator(Lifecycle):
             self.memory.deadline(),
             self.desk.deadline(),
             self.status.deadline(),
-            None if self.draining else self._watch_at,
+            None if self.draining else self.watch.at,
         ]
         return min((t for t in times if t is not None), default=None)
-
-    _watch_at: float | None = None
-    _heard_myself = False
 
     # -- room events -----------------------------------------------------------------------------
 
@@ -136,7 +134,7 @@ class Coordinator(Lifecycle):
         self._out.persist.append(Put("meta", {"key": "cursor", "value": batch.cursor}))
         if not self.ready:
             self.ready = True
-            self._join(now)
+            self._out.halt = self._out.halt or self.presence.joined(known_room=self.known_room)
 
     def _gap(self, batch: RoomBatch, now: Instant) -> None:
         also: set[ClaimKey] = set()
@@ -170,33 +168,10 @@ class Coordinator(Lifecycle):
             case _:
                 pass
 
-    def _join(self, now: Instant) -> None:
-        """The first batch is folded: refuse what can't be served, then say who this node is."""
-        twin = self._twin()
-        if twin is not None:
-            self._out.halt = (
-                f"node.id: '{self.me.node}' belongs to {twin.account} in this room; expected an id of its "
-                f"own. Choose another [node] id, or stop that node and let it leave"
-            )
-        elif self.charter is None and self.known_room:
-            return  # a restart: it was read then, and is for ever
-        elif self.charter is None:
-            self._out.halt = "the room has no charter (io.cisbot.charter). Run: cisbot room init"
-        elif self.settings.node.execute and self.charter.home != self.me.account.partition(":")[2]:
-            self._out.halt = (
-                f"matrix.user_id: the room's home server is {self.charter.home}; an executing node needs an "
-                "account there. Use one, or set [node] execute = false"
-            )
-
-    def _twin(self) -> NodeInfo | None:
-        return next(
-            (n for n in self.board.living() if n.id == self.me.node and n.account != self.me.account), None
-        )
-
     def _event(self, event: RoomEvent, now: Instant, *, live: bool = True) -> None:
         match event:
             case ev.Charter():
-                self.charter = event
+                self.presence.charter = event
                 self.ledger.bounds = Bounds(event.lease_s_max, event.epoch_step_max)
                 self._out.persist.append(
                     Put("meta", {"key": "bounds", "value": f"{event.lease_s_max} {event.epoch_step_max}"})
@@ -222,19 +197,8 @@ class Coordinator(Lifecycle):
                     self._claim(event, now)
 
     def _node(self, record: ev.NodeRecord, now: Instant) -> None:
-        mine = record.sender == self.me.account
-        if mine and record.incarnation == self.me.incarnation:
-            self._heard_myself = True
-        elif mine and self._heard_myself and not record.gone:  # before that it is our own past
-            self._out.halt = (
-                f"another process runs as {self.me.account} and took over; this one stops. "
-                "Give every node an account of its own"
-            )
+        self._out.halt = self._out.halt or self.presence.record(record)
         self.board.note_node(record, now.wall_ms)
-        late = self._announced and not self._heard_myself
-        if not mine and record.node == self.me.node and not record.gone and late:
-            # whoever stands first in the stream stays, so exactly one of two yields
-            self._out.halt = f"node.id: '{self.me.node}' is used by {record.sender}; choose another id"
 
     def _claim(self, event: ev.ClaimEvent | ev.Restate, now: Instant) -> None:
         self.board.seen(event.sender, now.wall_ms)
@@ -247,6 +211,7 @@ class Coordinator(Lifecycle):
         self._facts(facts, now)
         if not isinstance(event, ev.Restate):
             self.memory.observe(event, now.boot)
+            self.watch.heard(event, now.boot)
         if isinstance(event, ev.Heartbeat):
             self._alive_again(event)
 
@@ -257,7 +222,7 @@ class Coordinator(Lifecycle):
             holder = head.held_by(event.sender, event.incarnation, renewal.epoch) if head else None
             run = self.board.runs.get(holder.run) if holder else None
             if run and run.epoch == renewal.epoch and run.status in (RunStatus.LOST, RunStatus.PENDING):
-                self.lapsed.discard((run.id, renewal.epoch))
+                self.watch.alive(run.id, renewal.epoch)
                 self.board.put(replace(run, status=RunStatus.RUNNING, why="", asked=False))
 
     def _chat(self, event: RoomEvent, now: Instant, *, history: bool) -> None:
@@ -275,13 +240,15 @@ class Coordinator(Lifecycle):
         if isinstance(frame, TaskStarted):
             execution.started(frame, now.wall_ms)
             return
-        task = execution.ended(frame, now.wall_ms)
-        if task is None:
-            return
-        remember = execution.definition.tasks[frame.task].remember  # type: ignore[index]
-        if frame.exit_code == 0 and frame.reason == "exit" and self.settings.policy.memory:
-            for key, value in remember.items():
-                self.memory.set(ClaimKey(MEMORY_PREFIX + key), value, now.boot)
+        task = execution.definition.tasks.get(frame.task)  # type: ignore[call-overload]
+        good = frame.exit_code == 0 and frame.reason == "exit" and execution.runs(frame.task, frame.attempt)
+        if task is None or not good or not task.remember or execution.stopping is not None:
+            execution.ended(frame, now.wall_ms)
+        elif self.settings.policy.memory:
+            self.remembering.begin(frame, task.remember, now.boot)
+        else:
+            why = "remember: this node's [policy] memory is off"
+            execution.ended(replace(frame, reason="error", error=why), now.wall_ms)
 
     def _sent(self, item: SendDone | SendFailed, now: Instant) -> None:
         again = self._unsettled.get(item.txn)
@@ -297,6 +264,7 @@ class Coordinator(Lifecycle):
             wait_s = FORBIDDEN_S if item.errcode == "M_FORBIDDEN" else RETRY_S
             self.contender.failed(item.txn, now.boot, wait_s)
             self.memory.failed(item.txn, now.boot)
+            self.status.failed(item.txn, now)
         else:
             self.status.sent(item.txn, item.event_id, now)
 
@@ -305,7 +273,7 @@ class Coordinator(Lifecycle):
         if key.startswith(MEMORY_PREFIX):
             self.memory.back(key, item.epoch, now.boot)
             return
-        wish = next((w for w in self._wishes(now) if w.key == key), None)
+        wish = next((w for w in self._wishes() if w.key == key), None)
         self._say(*self.contender.back(key, item.epoch, wish, now.boot))
 
     def _definitions(self, item: Definitions) -> None:
@@ -329,52 +297,47 @@ class Coordinator(Lifecycle):
             self._announce()
             self._watch(now)
             self._execute(now)
-            sends, asks = self.contender.pursue(self._wishes(now), now.boot)
+            sends, asks = self.contender.pursue(self._wishes(), now.boot)
             self._say(*sends)
             self._out.asks.extend(asks)
         sends, asks, replies = self.memory.due(now.boot)
         self._say(*sends)
         self._out.asks.extend(asks)
-        self._out.work.extend(_answer(reply) for reply in replies)
+        for reply in replies:
+            self._remembered(reply, now)
         self._say(*self.status.due(now))
-        sends, asks = self.desk.due(now)
-        self._say(*sends)
-        self._out.asks.extend(asks)
+        self._say(*self.desk.due(now))
         self._write()
         return self._out.step()
+
+    def _remembered(self, reply: MemoryReply, now: Instant) -> None:
+        if not reply.tag.startswith(MARK):
+            self._out.work.append(Answer(reply.tag, reply.body))
+            return
+        ended = self.remembering.reply(reply)
+        execution = self.executions.get(RunId(ended.run)) if ended else None
+        if ended is not None and execution is not None:
+            execution.ended(ended, now.wall_ms)
+            self._execute(now)
 
     def _announce(self) -> None:
         """The node's record: sent at start and when its definitions changed."""
         dags = self._dags()
         mark = f"{self.me.incarnation} {sorted(dags.items())}"
-        if mark != self._announced:
-            self._announced = mark
+        if mark != self.presence.announced:
+            self.presence.announced = mark
             self._say(node_record(self.me, dags, self.settings.node, self.version, gone=False))
 
     def _watch(self, now: Instant) -> None:
-        """Runs whose holder went silent, and approvals whose deadline passed."""
-        self._watch_at = None
-        watch: list[float] = []
-        for key in self.ledger.known():
-            head = self.ledger.sure(key)
-            for holder in head.holders if head else ():
-                run = self.board.runs.get(holder.run)
-                if run is None or run.status is not RunStatus.RUNNING or run.id in self.executions:
-                    continue
-                lapse = self.keeper.lapses_at(key, holder.slot, now.boot)
-                if lapse > now.boot:
-                    watch.append(lapse)
-                elif (run.id, holder.epoch) not in self.lapsed:
-                    self.lapsed.add((run.id, holder.epoch))
-                    self._lost(run, f"{holder.node} went silent", now)
-        for run in self.board.open_runs():
-            if run.status is RunStatus.WAITING and run.expires_ms is not None:
-                if run.expires_ms <= now.wall_ms:
-                    self.board.close(run, RunStatus.EXPIRED, "nobody approved in time", now.wall_ms)
-                    self.desk.expired(run, now)
-                else:
-                    watch.append(now.boot + min(APPROVAL_CHECK_S, (run.expires_ms - now.wall_ms) / 1000))
-        self._watch_at = min(watch, default=None)
+        """Runs whose holder went silent or let them go unseen, and approvals whose deadline passed."""
+        silent, unseen, late = self.watch.due(self.executions, now)
+        for run, why in silent:
+            self._lost(run, why, now)
+        for run in unseen:
+            self._out.asks.append(ReadStory(f"story {run.id}", run.id))
+        for run in late:
+            self.board.close(run, RunStatus.EXPIRED, LATE, now.wall_ms)
+            self.desk.expired(run, now)
 
     # -- out -----------------------------------------------------------------------------------------
 
@@ -390,10 +353,18 @@ class Coordinator(Lifecycle):
         for account in sorted(self.board.dirty_nodes):
             out.append(node_to_row(self.board.nodes[account]))
         self.board.dirty_nodes.clear()
-        for run in self.board.forget_old():
+        if gone := self.board.forget_old():
+            self._forget(gone)
+
+    def _forget(self, gone: list[RunId]) -> None:
+        """Whatever belongs to runs that are over and old, definitions that nothing is pinned to too."""
+        out = self._out.persist
+        for run in gone:
             out.append(Drop("runs", run))
             out.extend(Drop("tasks", f"{run} {name}") for name in self.own_tasks.pop(run, {}))
-
-
-def _answer(reply: MemoryReply) -> Answer:
-    return Answer(reply.tag, reply.body)
+        self.watch.forget(gone)
+        self.unfollowed.difference_update(gone)
+        needed = {run.definition for run in self.board.runs.values()}
+        for mark in self.pinned.keys() - needed:
+            del self.pinned[mark]
+            out.append(Drop("definitions", mark))

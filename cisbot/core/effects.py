@@ -1,4 +1,4 @@
-"""What the core asks the edge to do. Order within a `Step`: persist, then send, then ask, then work."""
+"""What the core asks the edge to do. Order within a `Step`: persist, withdraw, send, ask, work."""
 
 from __future__ import annotations
 
@@ -142,9 +142,13 @@ Write = Put | Drop
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """All that follows from one input. `halt` ends the node with this text, `done` ends it in peace."""
+    """All that follows from one input. `halt` ends the node with this text, `done` ends it in peace.
+
+    `withdraw` names sends that must not go out any more; one that is in flight may arrive all the same.
+    """
 
     persist: tuple[Write, ...] = ()
+    withdraw: tuple[str, ...] = ()
     send: tuple[Send, ...] = ()
     ask: tuple[Ask, ...] = ()
     work: tuple[Work, ...] = ()

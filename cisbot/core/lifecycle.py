@@ -14,21 +14,24 @@ from cisbot.core.claims.contend import Contender, Wish
 from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Keeper, Taken, Won
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.memory import Memory
-from cisbot.core.claims.messages import Claim, Me, end, node_record
+from cisbot.core.claims.messages import Me, end, node_record
 from cisbot.core.dags.definition import Definition, OnLost
 from cisbot.core.dags.parse import canonical, definition_hash
-from cisbot.core.effects import Ask, CancelWork, MoveDeadline, Put, ReadStory, Send
-from cisbot.core.ids import ClaimKey, RunId, UserId, order_hash, run_node
+from cisbot.core.effects import Ask, CancelWork, MoveDeadline, Put, ReadStory, Send, Write
+from cisbot.core.ids import RunId, UserId
 from cisbot.core.inputs import Instant, StoryRead
 from cisbot.core.outbound import Kept, Outbound
-from cisbot.core.placement import matches
+from cisbot.core.presence import Presence
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.execution import Execution, Place, taken_up
+from cisbot.core.runs.remembering import Remembering
 from cisbot.core.runs.rows import task_to_row
 from cisbot.core.runs.state import Run, RunStatus, TaskRun
 from cisbot.core.runs.story import begun_before
+from cisbot.core.runs.watch import Watch
+from cisbot.core.runs.wishing import fits, loads, wishes
 from cisbot.core.settings import Settings
 
 
@@ -44,10 +47,12 @@ class Lifecycle:
         self.keeper = Keeper(me, self.ledger)
         self.contender = Contender(self.keeper)
         self.memory = Memory(self.keeper)
+        self.remembering = Remembering(self.memory)
         self.board = Board(settings.policy)
         self.definitions: dict[str, Definition] = {}
         self.problems: tuple[str, ...] = ()
         self.pinned: dict[str, Definition] = dict(kept.definitions)
+        self.unread = kept.unread
         self.executions: dict[RunId, Execution] = {}
         self.own_tasks: dict[RunId, dict[str, TaskRun]] = {}
         self.place = Place(
@@ -59,17 +64,16 @@ class Lifecycle:
         )
         self.status = StatusBoard(self.board, me)
         self.desk = Desk(self)
-        self.lapsed: set[tuple[RunId, int]] = set()
+        self.presence = Presence(me, self.board, settings)
+        self.watch = Watch(self.board, self.keeper)
         self.ready = False  # until the first batch: what was missed comes before any decision
         self.known_room = kept.cursor is not None
-        self.charter: ev.Charter | None = None
         self.draining = False
         self.left = False
         self.past = kept.incarnation
         self.unfollowed: set[RunId] = set()
         self._looking: dict[str, Won] = {}
         self._unsettled: dict[str, Send] = {}
-        self._announced: str = ""
         self._out = Outbound()
         self._load(kept)
 
@@ -100,13 +104,13 @@ class Lifecycle:
                         and fact.holder.incarnation != self.me.incarnation
                     ):
                         self._say(end(self.me, fact.holder.incarnation))  # won, then crashed
-                    self._fenced(fact.take.run, "another node runs it now", now)
+                    self._fenced(fact.take.run)
                 case Extended():
                     if execution := self.executions.get(fact.hold.run):
                         execution.hold = fact.hold
                         self._out.work.append(MoveDeadline(fact.hold.run, fact.hold.deadline))
                 case Ended():
-                    self._fenced(fact.hold.run, fact.why, now)
+                    self._fenced(fact.hold.run)
                     if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
                         self._lost(run, fact.why, now)
                 case Freed():
@@ -162,7 +166,7 @@ class Lifecycle:
         tasks = taken_up(run, own, rerun=rerun)
         execution = Execution(taken, definition, won.hold, self.place, tasks)
         self.executions[run.id] = execution
-        self.status.opened(taken, execution, now)
+        self.status.opened(execution, now)
 
     def _story(self, item: StoryRead, now: Instant) -> None:
         """What the room tells of a run that this node has not followed from its beginning."""
@@ -173,6 +177,8 @@ class Lifecycle:
             if isinstance(event, ev.Release) and (event.sender, event.incarnation, event.epoch) in began:
                 self._settle(event, now)
         if won is None:
+            if item.events is not None:
+                self._ended_unseen(RunId(item.tag.removeprefix("story ")), now)
             return
         if item.events is None:
             if won.take.key in self.keeper.holds:  # look again: the read itself waits before it gives up
@@ -183,6 +189,15 @@ class Lifecycle:
         hold = self.keeper.holds.get(won.take.key)
         if hold is not None and hold.epoch == won.hold.epoch and self._goes_on(item.events, won, now):
             self._won(Won(hold, won.take), now)
+
+    def _ended_unseen(self, run_id: RunId, now: Instant) -> None:
+        """The room tells no outcome of a run that nobody holds any more: its holder was lost in a gap."""
+        run = self.board.runs.get(run_id)
+        if run is None or run.key is None or run_id in self.executions:
+            return
+        head = self.ledger.sure(run.key)
+        if head is not None and not any(holder.run == run_id for holder in head.holders):
+            self._lost(run, f"{run.node} let it go", now)
 
     def _goes_on(self, story: Iterable[ev.RoomEvent | ev.Rejected], won: Won, now: Instant) -> bool:
         """Whether a run may begin here: if somebody had begun it, its DAG's policy decides first."""
@@ -220,14 +235,16 @@ class Lifecycle:
             return True
         return (event.key, event.sender, event.epoch) == (run.key, run.account, run.epoch)
 
-    def _fenced(self, run: RunId, why: str, now: Instant) -> None:
+    def _fenced(self, run: RunId) -> None:
         """This node no longer holds the run: whatever still runs of it must be dead at once."""
         execution = self.executions.pop(run, None)
         if execution is None:
             return
+        self._unsay(execution)
+        self.remembering.stop(run)
         self._keep_tasks(execution)
         self._out.work.append(CancelWork(run, 0.0))
-        self._say(*self.status.fenced(run, why, now))
+        self.status.fenced(run)
 
     # -- cancelling and stopping -------------------------------------------------------------------
 
@@ -235,20 +252,27 @@ class Lifecycle:
         """Somebody with the right cancels: at once if nobody runs it, else its holder stops it."""
         self.board.put(replace(run, cancelled_by=user))
         if run.id in self.executions:
-            self._stop_run(run.id, Outcome.CANCELLED)
+            self._stop_run(run.id, Outcome.CANCELLED, now)
         elif run.status is not RunStatus.RUNNING:
             self.board.close(replace(run, cancelled_by=user), RunStatus.CANCELLED, f"by {user}", now.wall_ms)
 
-    def _stop_run(self, run: RunId, outcome: Outcome) -> None:
+    def _stop_run(self, run: RunId, outcome: Outcome, now: Instant) -> None:
         execution = self.executions[run]
+        for ended in self.remembering.stop(run):
+            execution.ended(ended, now.wall_ms)
+        self._unsay(execution)
         if execution.stop(outcome):
             self._out.work.append(CancelWork(run, execution.grace_s))
+
+    def _unsay(self, execution: Execution) -> None:
+        """What its tasks had to say and is not said yet must not be said once the run is not ours."""
+        self._out.withdraw.extend(execution.sending)
 
     def _stop(self, now: Instant) -> None:
         """A clean stop begins: nothing new, and what runs is stopped. The claims end when all is dead."""
         self.draining = True
         for run in list(self.executions):
-            self._stop_run(run, Outcome.LOST)
+            self._stop_run(run, Outcome.LOST, now)
 
     def _drained(self, now: Instant) -> None:
         """Everything of this node is dead: give all claims back, and leave."""
@@ -261,7 +285,7 @@ class Lifecycle:
                 self._complete(execution, outcome, now)
                 continue
             del self.executions[execution.run.id]
-            self._say(*self.status.fenced(execution.run.id, "its node was stopped", now))
+            self.status.fenced(execution.run.id)
         if self.left:
             return
         self.left = True
@@ -282,7 +306,7 @@ class Lifecycle:
             self._say(*sends)
             if execution.dirty:
                 self._keep_tasks(execution)
-                self.status.changed(run, execution, now)
+                self.status.changed(run)
             outcome = execution.outcome()
             if outcome is not None:
                 self._complete(execution, outcome, now)
@@ -294,7 +318,7 @@ class Lifecycle:
         if execution.hold.key in self.keeper.holds:
             self._say(self.keeper.release(execution.hold.key, outcome, ()))
         if outcome is Outcome.LOST:
-            self._say(*self.status.fenced(run.id, "lost", now))
+            self.status.fenced(run.id)
             self._lost(run, f"{self.me.node} could not renew its lease in time", now)
             return
         run = self.board.settled(run, outcome, now.wall_ms)
@@ -309,44 +333,20 @@ class Lifecycle:
         if run is not None:
             self.board.put(replace(run, tasks=execution.statuses()))
 
-    def _wishes(self, now: Instant) -> list[Wish]:
+    def _wishes(self) -> list[Wish]:
         """The first waiting run of every key that this node may claim now."""
         if not self.settings.node.execute or self.draining or not self.ready:
             return []
         room = self.settings.coordinator.max_runs - len(self.keeper.holds)
-        wishes: dict[ClaimKey, Wish] = {}
-        for run in self.board.waiting():
-            if run.key is None or run.key in wishes or not self.eligible(run):
-                continue
-            if len(wishes) >= room:
-                break
-            wishes[run.key] = self._wish(run)
-        return list(wishes.values())
+        return wishes(self.board, self.ledger, self.settings, self.me, self.pinned, room)
 
     def eligible(self, run: Run) -> bool:
-        """Whether this node may execute the run: it matches, and has the very definition."""
-        if not self.settings.node.execute or run.definition not in self.pinned:
-            return False
-        node = run_node(run.id)
-        if node is not None:
-            return node == self.me.node
-        return matches(run.target, self.me.node, self.settings.node.labels)
-
-    def _wish(self, run: Run) -> Wish:
-        rivals = self.board.eligible(run.dag, run.target) if run_node(run.id) is None else []
-        order = sorted(
-            {n.account for n in rivals} | {self.me.account},
-            key=lambda a: (self.load(a), order_hash(run.id, a)),
-        )
-        assert run.key is not None
-        lease = int(min(self.settings.coordinator.claim_lease_duration, self.ledger.bounds.lease_s_max))
-        claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition)
-        return Wish(run.key, claim, order.index(self.me.account), len(order) == 1)
+        """Whether this node may execute the run."""
+        return fits(run, self.settings, self.pinned)
 
     def load(self, account: UserId) -> int:
         """How many claims the account holds, as far as this node is sure."""
-        heads = (self.ledger.sure(key) for key in self.ledger.known())
-        return sum(1 for head in heads if head for h in head.holders if h.account == account)
+        return loads(self.ledger)[account]
 
     def look_first(self, runs: Iterable[RunId]) -> None:
         """Look at the story of these runs before their first task."""
@@ -386,10 +386,10 @@ class Lifecycle:
                 self._unsettled[send.txn] = send
             self._out.send.append(send)
 
-    def say(self, *sends: Send) -> None:
-        """Send on behalf of the desk."""
-        self._say(*sends)
-
     def ask(self, ask: Ask) -> None:
         """Ask on behalf of the desk."""
         self._out.asks.append(ask)
+
+    def keep(self, write: Write) -> None:
+        """Write a row on behalf of the desk."""
+        self._out.persist.append(write)

@@ -8,7 +8,7 @@ from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.dags.definition import Definition
 from cisbot.core.effects import Ask, Send, Step, Work, Write
 from cisbot.core.ids import ClaimKey, Incarnation
-from cisbot.core.room.events import PowerLevels, RoomCreate
+from cisbot.core.room.events import Message, PowerLevels, RoomCreate
 from cisbot.core.runs.state import NodeInfo, Run, TaskRun
 
 
@@ -26,6 +26,7 @@ class Kept:
     definitions: dict[str, Definition] = field(default_factory=dict)
     outbox: tuple[Send, ...] = ()
     bounds: Bounds = Bounds()
+    unread: tuple[Message, ...] = ()
     powers: tuple[PowerLevels | RoomCreate, ...] = ()
 
 
@@ -34,6 +35,7 @@ class Outbound:
     """A step in the making."""
 
     persist: list[Write] = field(default_factory=list)
+    withdraw: list[str] = field(default_factory=list)
     send: list[Send] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
@@ -43,5 +45,11 @@ class Outbound:
     def step(self) -> Step:
         """The finished step."""
         return Step(
-            tuple(self.persist), tuple(self.send), tuple(self.asks), tuple(self.work), self.halt, self.done
+            tuple(self.persist),
+            tuple(self.withdraw),
+            tuple(self.send),
+            tuple(self.asks),
+            tuple(self.work),
+            self.halt,
+            self.done,
         )

@@ -13,6 +13,7 @@ What is reported beside the homeserver's own error codes:
 - `UNKNOWN`: it may have taken effect. `UNREACHABLE`: it certainly did not.
 - `SUPERSEDED`: a newer send with the same `coalesce` took its place before it was sent.
 - `ENCRYPTED`: the room is encrypted, and nothing may go out in clear.
+- `WITHDRAWN`: the node took it back before it was sent.
 - `QUEUE_FULL`: more than `QUEUE_MAX` sends wait, and this one is not durable.
 """
 
@@ -110,6 +111,16 @@ class Outbox:
         self._queue.waiting.append(item)
         self._idle.clear()
         self._wake.set()
+
+    def withdraw(self, txn: str) -> None:
+        """Take back a send that waits; one in flight, or unknown, is left alone."""
+        for item in self._queue.waiting:
+            if item.send.txn == txn:
+                self._queue.waiting.remove(item)
+                self._fail(item, "WITHDRAWN", "it is not to be said any more")
+                break
+        if not self._queue.waiting and self._queue.in_flight is None:
+            self._idle.set()
 
     def forbid(self) -> None:
         """The cluster's room turned encrypted: nothing goes there any more."""

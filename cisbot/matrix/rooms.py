@@ -75,6 +75,10 @@ class MatrixRoom:
         """Queue one send; `SendDone` or `SendFailed` follows."""
         self._outbox.send(send)
 
+    def withdraw(self, txn: str) -> None:
+        """Take back a send that waits; `SendFailed` follows."""
+        self._outbox.withdraw(txn)
+
     def ask(self, ask: Ask) -> None:
         """Start one read; its answer follows as an input."""
         task = asyncio.get_running_loop().create_task(self._answer(ask))

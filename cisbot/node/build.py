@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import cisbot
+from cisbot.core.chat.unread import unread_from_row
 from cisbot.core.claims.messages import Me
 from cisbot.core.claims.rows import head_from_row
 from cisbot.core.claims.state import Bounds, Head
@@ -174,6 +175,7 @@ class Node:
         try:
             await loop.run(kept)
             await outbox.drain(GOODBYE_S)
+            await loop.note_sent()
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -254,6 +256,7 @@ async def load_kept(store: SqliteStore) -> Kept:
         nodes=tuple(node_from_row(row) for row in await store.rows("nodes")),
         definitions=definitions,
         outbox=tuple(send_from_row(row) for row in await store.rows("outbox")),
+        unread=tuple(unread_from_row(row) for row in await store.rows("unread")),
         bounds=_bounds(meta.get("bounds")),
         powers=powers_from_meta(meta),
     )

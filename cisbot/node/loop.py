@@ -1,6 +1,6 @@
 """The node's one loop: one queue of inputs, one timer, one `Step` after the other.
 
-Persist, then send, then ask, then work. What can't be persisted is not done: the node stops then, and
+Persist, withdraw, send, ask, work. What can't be persisted is not done: the node stops then, and
 takes up from its last commit when it is started again.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from cisbot.core.coordinator import Coordinator
 from cisbot.core.effects import Step
-from cisbot.core.inputs import Input, RoomBatch, SendFailed, Tick
+from cisbot.core.inputs import Input, RoomBatch, SendDone, SendFailed, Tick
 from cisbot.core.outbound import Kept
 from cisbot.core.room.events import Message
 from cisbot.errors import CisbotError
@@ -68,7 +68,7 @@ class NodeLoop:
                 raise item
             if isinstance(item, RoomBatch) and _has_command(item):
                 await self._read_files()
-            if isinstance(item, SendFailed) and item.errcode != "SUPERSEDED":
+            if isinstance(item, SendFailed) and item.errcode not in ("SUPERSEDED", "WITHDRAWN"):
                 self._say(f"could not send {item.txn}: {item.errcode} {item.why}")
             step = self._coordinator.handle(item, self._clock.now())
             if self._trace is not None:
@@ -76,6 +76,14 @@ class NodeLoop:
             await self._perform(step)
             if step.done:
                 return
+
+    async def note_sent(self) -> None:
+        """After the end: keep which of the last words the homeserver has, so that they aren't said again."""
+        while not self._queue.empty():
+            item = self._queue.get_nowait()
+            if isinstance(item, SendDone | SendFailed):
+                step = self._coordinator.handle(item, self._clock.now())
+                await self._store.commit(step.persist)
 
     async def _read_files(self) -> None:
         found = await asyncio.to_thread(self._files.read)
@@ -86,6 +94,8 @@ class NodeLoop:
         writes = [*step.persist, *(send_to_row(s) for s in step.send if s.durable)]
         if writes:
             await self._store.commit(writes)
+        for txn in step.withdraw:
+            self._room.withdraw(txn)
         for send in step.send:
             self._room.send(send)
         for ask in step.ask:

@@ -27,6 +27,9 @@ class Room(Protocol):
     def send(self, send: Send) -> None:
         """Queue one send; `SendDone` or `SendFailed` follows."""
 
+    def withdraw(self, txn: str) -> None:
+        """Take back a send that waits; one in flight or unknown is left alone."""
+
     def ask(self, ask: Ask) -> None:
         """Start one read; its answer follows as an input."""
 

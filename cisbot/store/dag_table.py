@@ -20,6 +20,7 @@ KEYS = {
     "nodes": "account",
     "definitions": "hash",
     "outbox": "txn",
+    "unread": "event",
 }
 
 T = TypeVar("T")

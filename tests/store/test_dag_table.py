@@ -154,7 +154,7 @@ async def test_a_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: p
         await SqliteStore.open(path)
     raw = sqlite3.connect(path)
     assert raw.execute("SELECT name FROM sqlite_master WHERE name = 'more'").fetchall() == []
-    assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+    assert raw.execute("PRAGMA user_version").fetchone() == (len(steps) - 1,)
     raw.close()
 
 

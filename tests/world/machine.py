@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
+from cisbot.core.chat.unread import unread_from_row
 from cisbot.core.claims.messages import Me
 from cisbot.core.claims.rows import head_from_row
 from cisbot.core.claims.state import Head
@@ -15,16 +16,20 @@ from cisbot.core.coordinator import Coordinator
 from cisbot.core.dags.definition import Definition
 from cisbot.core.dags.parse import parse
 from cisbot.core.effects import (
+    Answer,
+    Ask,
     CancelWork,
     Drop,
     MoveDeadline,
     Put,
     ReadBack,
+    ReadMedia,
     ReadState,
     ReadStory,
     Send,
     StartWork,
     Step,
+    Work,
 )
 from cisbot.core.frames import StartTask, TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
@@ -35,17 +40,21 @@ from cisbot.core.inputs import (
     Instant,
     RoomBatch,
     SendDone,
+    SendFailed,
     StateRead,
     StoryRead,
+    TextRead,
     Tick,
     WorkerReport,
 )
 from cisbot.core.outbound import Kept
 from cisbot.core.room.decode import decode
+from cisbot.core.room.events import Json
+from cisbot.core.room.wire import T_NODE
 from cisbot.core.runs.power_rows import powers_from_meta
 from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
 from cisbot.core.settings import Coordinator as CoordinatorSettings
-from cisbot.core.settings import Matrix, Node, Settings
+from cisbot.core.settings import Matrix, Node, Policy, Settings
 from cisbot.store.dag_table import KEYS
 from cisbot.store.outbox_rows import send_from_row, send_to_row
 from tests.world.room import HOME, ModelRoom
@@ -63,12 +72,21 @@ def dag(text: str) -> Definition:
 class Machine:
     """One node. `crash` loses all but the rows; `lose` also those."""
 
-    def __init__(self, room: ModelRoom, name: str, dags: list[Definition], *, execute: bool = True) -> None:
+    def __init__(
+        self,
+        room: ModelRoom,
+        name: str,
+        dags: list[Definition],
+        *,
+        execute: bool = True,
+        policy: Policy | None = None,
+    ) -> None:
         self.room = room
         self.name = name
         self.account = f"@{name}:{HOME}"
         self.dags = dags
         self.execute = execute
+        self.policy = policy or Policy()
         self.rows: dict[str, dict[str, Row]] = {table: {} for table in KEYS}
         self.running: dict[tuple[str, str, int], StartTask] = {}
         self.began: list[str] = []
@@ -76,6 +94,12 @@ class Machine:
         self.done = False
         self.alive = False
         self.auto: bool = True
+        self.crash_after: int | None = None  # effects from now on
+        self.ended: list[str] = []
+        self.files: dict[str, str] = {}
+        self.outputs: dict[str, dict[str, str]] = {}
+        self.deaf: list[Send] = []  # what it wants to send while `mute`
+        self.mute = False
         self._starts = 0
         self._place = 0
         self.coordinator: Coordinator
@@ -87,6 +111,7 @@ class Machine:
         self._starts += 1
         settings = Settings(
             coordinator=CoordinatorSettings(claim_lease_duration=30.0),
+            policy=self.policy,
             node=Node(id=NodeId(self.name), data_dir=Path("/data"), execute=self.execute),
             matrix=Matrix(
                 homeserver="http://hs", user_id=self.account, access_token=SecretStr("x"), room="!r"
@@ -110,7 +135,7 @@ class Machine:
 
     def crash(self) -> None:
         """The process dies, with all its tasks."""
-        self.alive, self.running = False, {}
+        self.alive, self.running, self.crash_after, self.deaf = False, {}, None, []
 
     def lose(self) -> None:
         """The database is gone too."""
@@ -147,13 +172,16 @@ class Machine:
         """A running task ends."""
         key = next(k for k in self.running if k[1] == task)
         del self.running[key]
-        ended = TaskEnded(*key, code, None, reason, "", tail, {})
+        if code == 0:
+            self.ended.append(task)
+        ended = TaskEnded(*key, code, None, reason, "", tail, self.outputs.get(task, {}))
         self.feed(WorkerReport(ended), now)
 
     # -- effects ---------------------------------------------------------------------------------
 
     def _perform(self, step: Step, now: Instant) -> None:
-        for write in [*step.persist, *(send_to_row(s) for s in step.send if s.durable)]:
+        writes = [*step.persist, *(send_to_row(s) for s in step.send if s.durable)]
+        for write in writes:
             match write:
                 case Put():
                     self.rows[write.table][str(write.row[KEYS[write.table]])] = write.row
@@ -163,37 +191,68 @@ class Machine:
         if step.halt is not None:
             self.halted, self.alive = step.halt, False
             return
+        if writes and self._dies():
+            return
+        for txn in step.withdraw:
+            if any(send.txn == txn for send in self.deaf):
+                self.deaf = [send for send in self.deaf if send.txn != txn]
+                self.feed(SendFailed(txn, "WITHDRAWN", ""), now)
         for send in step.send:
             self._send(send, now)
+            if self._dies():
+                return
         for ask in step.ask:
-            match ask:
-                case ReadState():
-                    raw = self.room.state.get((ask.type, ask.state_key))
-                    self.feed(StateRead(ask.tag, decode(raw) if raw else None), now)
-                case ReadBack():
-                    self.feed(BackRead(ask.tag, self._highest(ask.key)), now)
-                case ReadStory():
-                    events = tuple(e for e in self.room.events(0) if getattr(e, "run", None) == ask.run)
-                    self.feed(StoryRead(ask.tag, events), now)
-                case _:
-                    raise AssertionError(ask)
+            if not self.alive:
+                return
+            self._ask(ask, now)
         for work in step.work:
-            match work:
-                case StartWork():
-                    self._work(work.frame, now)
-                case CancelWork():
-                    for key in [k for k in self.running if k[0] == work.run]:
-                        self.end_task(key[1], now, code=-15, reason="cancelled")
-                case MoveDeadline():
-                    pass
-                case _:
-                    raise AssertionError(work)
+            if self._dies():
+                return
+            self._do(work, now)
+
+    def _ask(self, ask: Ask, now: Instant) -> None:
+        match ask:
+            case ReadMedia():
+                self.feed(TextRead(ask.tag, self.files.get(ask.url), "gone"), now)
+            case ReadState():
+                raw = self.room.state.get((ask.type, ask.state_key))
+                self.feed(StateRead(ask.tag, decode(raw) if raw else None), now)
+            case ReadBack():
+                self.feed(BackRead(ask.tag, self._highest(ask.key)), now)
+            case ReadStory():
+                events = tuple(e for e in self.room.events(0) if getattr(e, "run", None) == ask.run)
+                self.feed(StoryRead(ask.tag, events), now)
+            case _:
+                raise AssertionError(ask)
+
+    def _do(self, work: Work, now: Instant) -> None:
+        match work:
+            case StartWork():
+                self._work(work.frame, now)
+            case CancelWork():
+                for key in [k for k in self.running if k[0] == work.run]:
+                    self.end_task(key[1], now, code=-15, reason="cancelled")
+            case MoveDeadline() | Answer():
+                pass
+            case _:
+                raise AssertionError(work)
+
+    def _dies(self) -> bool:
+        """Count one effect; whether the process is dead by now."""
+        if self.alive and self.crash_after is not None:
+            self.crash_after -= 1
+            if self.crash_after <= 0:
+                self.crash()
+        return not self.alive
 
     def _highest(self, key: ClaimKey) -> int:
         epochs = [getattr(e, "epoch", 0) for e in self.room.events(0) if getattr(e, "key", None) == key]
         return max(epochs, default=0)
 
     def _send(self, send: Send, now: Instant) -> None:
+        if self.mute:
+            self.deaf.append(send)
+            return
         event = self.room.put(self.account, send.type, send.content, state_key=send.state_key, txn=send.txn)
         self.feed(SendDone(send.txn, EventId(event)), now)
 
@@ -220,8 +279,19 @@ class Machine:
             definitions={str(r["hash"]): dag(str(r["text"])) for r in self.rows["definitions"].values()},
             outbox=tuple(send_from_row(r) for r in self.rows["outbox"].values()),
             powers=powers_from_meta(meta),
+            unread=tuple(unread_from_row(r) for r in self.rows["unread"].values()),
         )
 
     def status(self, run: str) -> str:
         """The run's status as this node knows it."""
         return str(self.coordinator.board.runs[RunId(run)].status)
+
+    def short(self, run: str) -> str:
+        """What people call the run."""
+        return self.coordinator.board.runs[RunId(run)].short
+
+    def record(self) -> Mapping[str, Json]:
+        """What it last said of itself."""
+        content = self.room.state[T_NODE, self.account]["content"]
+        assert isinstance(content, dict)
+        return content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cisbot.core.dags.definition import Definition
 from cisbot.core.inputs import Instant
+from cisbot.core.settings import Policy
 from tests.world.machine import Machine
 from tests.world.room import OPERATOR, ModelRoom
 
@@ -14,10 +15,17 @@ ROUNDS_MAX = 200
 class World:
     """Runs until nothing is left to do, or for a span of virtual time."""
 
-    def __init__(self, dags: list[Definition], nodes: int = 2, *, lease_s_max: int = 600) -> None:
+    def __init__(
+        self,
+        dags: list[Definition],
+        nodes: int = 2,
+        *,
+        lease_s_max: int = 600,
+        policy: Policy | None = None,
+    ) -> None:
         self.room = ModelRoom(lease_s_max)
         self.boot = 1_000.0
-        self.machines = [Machine(self.room, f"node-{n + 1}", dags) for n in range(nodes)]
+        self.machines = [Machine(self.room, f"node-{n + 1}", dags, policy=policy) for n in range(nodes)]
         for machine in self.machines:
             machine.start(self.now)
         self.settle()

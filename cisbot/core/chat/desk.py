@@ -10,10 +10,11 @@ from cisbot.core.chat.office import Office, why_waiting
 from cisbot.core.chat.posts import Post
 from cisbot.core.chat.publish import Publisher
 from cisbot.core.chat.render import Text
-from cisbot.core.effects import Ask, ReadLog, Send
-from cisbot.core.ids import EventId, RunId, UserId, run_event
+from cisbot.core.chat.unread import read
+from cisbot.core.effects import ReadLog, Send
+from cisbot.core.ids import RunId, UserId, run_event
 from cisbot.core.inputs import Instant, TextRead
-from cisbot.core.room.events import JsonMap, Message, Reaction
+from cisbot.core.room.events import Json, JsonMap, Message, Reaction
 from cisbot.core.runs.state import Run, RunStatus, TaskStatus
 from cisbot.core.settings import Act
 from cisbot.errors import FieldError
@@ -68,7 +69,7 @@ class Desk:
             return
         runs = self.board.runs_of(event.target) or [run]
         for one in runs:
-            self._decide(one, event.sender, meaning == "yes", now, event.event_id)
+            self._decide(one, event.sender, meaning == "yes", now, event.ts_ms)
 
     def text_read(self, item: TextRead, now: Instant) -> None:
         """A log or an attached file was read."""
@@ -122,8 +123,9 @@ class Desk:
             return
         known = {s.value: s for s in TaskStatus}
         tasks = {k: known[v] for k, v in told.items() if isinstance(v, str) and v in known}
-        if tasks != run.tasks:
-            self.board.put(replace(run, tasks=tasks))
+        outputs = _outputs(block.get("outputs"))
+        if (tasks, outputs) != (run.tasks, run.outputs):
+            self.board.put(replace(run, tasks=tasks, outputs=outputs))
 
     # -- people's commands -----------------------------------------------------------------------
 
@@ -151,16 +153,17 @@ class Desk:
             case grammar.Approve() | grammar.Reject():
                 run = self.run_of(msg, command.run)
                 yes = isinstance(command, grammar.Approve)
+                run = self.board.timely(run, msg.ts_ms)
                 if run.status not in (RunStatus.WAITING, RunStatus.LOST):
                     raise FieldError(
                         "run", f"{run.short} is {run.status}, there is nothing to decide", "",
                         f"To stop it: !dag cancel {run.short}",
                     )  # fmt: skip
                 reason = command.reason if isinstance(command, grammar.Reject) else ""
-                self._decide(run, msg.sender, yes, now, msg.event_id, reason)
+                self._decide(run, msg.sender, yes, now, msg.ts_ms, reason)
                 return
             case grammar.Cancel():
-                self._cancel(self.run_of(msg, command.run), msg.sender, now, msg.event_id)
+                self._cancel(self.run_of(msg, command.run), msg.sender, now)
                 return
             case _ if history:
                 return
@@ -234,10 +237,13 @@ class Desk:
             return
         ran = [t for t in tasks.values() if t.log_path]
         failed = [t for t in ran if t.status is TaskStatus.FAILED]
-        shown = [tasks[command.task]] if command.task else failed or ran
-        pick = shown[-1] if shown else None
-        if pick is None or not pick.log_path:
-            self.answer(msg, Text("No task has written a log yet.", None), now, first=mine)
+        newest = sorted(ran, key=lambda t: t.started_ms or 0)[-1:]
+        shown = [tasks[command.task]] if command.task else failed[:1] or newest
+        pick = shown[0] if shown else None
+        if pick is None or not pick.log_path or pick.started_ms is None:
+            what = f"{run.short} · {command.task} has" if command.task else f"No task of {run.short} has"
+            text = Text(f"{what} not written a log." if command.task else f"{what} written a log yet.", None)
+            self.answer(msg, text, now, first=mine)
             return
         tag = f"log {msg.event_id}"
         self._logs[tag] = (msg, run, pick.task)
@@ -245,12 +251,13 @@ class Desk:
 
     # -- decisions -------------------------------------------------------------------------------
 
-    def _decide(self, run: Run, user: UserId, yes: bool, now: Instant, by: EventId, reason: str = "") -> None:
+    def _decide(self, run: Run, user: UserId, yes: bool, now: Instant, ts_ms: int, reason: str = "") -> None:
+        run = self.board.timely(run, ts_ms)
         said = f"by {user}" + (f": {render.clean(reason)}" if reason else "")
         if run.status is RunStatus.WAITING:
             if not self.publisher.may_approve(run, user):
                 if not yes and (user == run.publisher or self.board.may(Act.CANCEL, run.dag, user)):
-                    self._cancel(run, user, now, by)
+                    self._cancel(run, user, now)
                 else:
                     self._deny(run, user, "approve", now)
                 return
@@ -269,9 +276,9 @@ class Desk:
                 text = f"{run.dag} {run.short} was lost and is closed {said}."
                 self.note(run, text, f"closed {run.id}", now)
         elif not yes and not run.status.over:
-            self._cancel(run, user, now, by)
+            self._cancel(run, user, now)
 
-    def _cancel(self, run: Run, user: UserId, now: Instant, by: EventId) -> None:
+    def _cancel(self, run: Run, user: UserId, now: Instant) -> None:
         if run.status.over:
             raise FieldError("run", f"{run.short} is over: {run.status}", "a run that is not over")
         if user != run.publisher and not self.board.may(Act.CANCEL, run.dag, user):
@@ -297,14 +304,22 @@ class Desk:
 
     # -- out -------------------------------------------------------------------------------------
 
-    def answer(self, msg: Message, text: Text, now: Instant, *, first: tuple[UserId, ...] = ()) -> None:
-        """Reply to a message, if it is this node's turn."""
+    def answer(
+        self,
+        msg: Message,
+        text: Text,
+        now: Instant,
+        *,
+        first: tuple[UserId, ...] = (),
+        topic: str | None = None,
+    ) -> None:
+        """Reply to a message, if it is this node's turn; of one `topic` one reply only."""
         block: JsonMap = {"kind": "answer"}
         post = Post(
             f"answer.{msg.event_id}.{self._office.me.incarnation}", text.plain, text.html,
             msg.thread or msg.event_id, block, reply_to=msg.event_id,
         )  # fmt: skip
-        self.answers.offer(post, str(msg.event_id), now, first=first)
+        self.answers.offer(post, topic or str(msg.event_id), now, first=first)
 
     def note(self, run: Run, text: str, topic: str, now: Instant) -> None:
         """Say something once in the run's thread, mentioning its publisher."""
@@ -343,10 +358,13 @@ class Desk:
         )  # fmt: skip
 
     def remind(self, now: Instant) -> None:
-        """Once, after a start: ask what an earlier process of this node had to ask and did not."""
+        """Once, after a start: do what an earlier process of this node had to do and did not."""
         if self._reminded:
             return
         self._reminded = True
+        for msg in self._office.unread:
+            self._office.keep(read(msg))
+            self.message(msg, now, history=False)
         for run in self.board.open_runs():
             definition = self._office.pinned.get(run.definition)
             if run.status is RunStatus.LOST and not run.asked:
@@ -358,10 +376,21 @@ class Desk:
         """Nobody approved in time."""
         self.note(run, f"{run.dag} {run.short} expired: nobody approved in time.", f"expired {run.id}", now)
 
-    def due(self, now: Instant) -> tuple[list[Send], list[Ask]]:
+    def due(self, now: Instant) -> list[Send]:
         """Answers whose turn has come."""
-        return self.answers.due(now), []
+        return self.answers.due(now)
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
         return self.answers.deadline()
+
+
+def _outputs(told: Json) -> dict[str, dict[str, str] | None]:
+    """What the holder says its finished tasks gave; whatever is no text is left out."""
+    found: dict[str, dict[str, str] | None] = {}
+    for task, values in told.items() if isinstance(told, dict) else ():
+        if values is None:
+            found[task] = None
+        elif isinstance(values, dict):
+            found[task] = {name: value for name, value in values.items() if isinstance(value, str)}
+    return found

@@ -8,9 +8,10 @@ from typing import Protocol
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Me
 from cisbot.core.dags.definition import Definition
-from cisbot.core.effects import Ask
+from cisbot.core.effects import Ask, Write
 from cisbot.core.ids import RunId, UserId, run_node
 from cisbot.core.inputs import Instant
+from cisbot.core.room.events import Message
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.state import Run, RunStatus, TaskRun
 from cisbot.core.settings import Settings
@@ -35,6 +36,11 @@ class Office(Protocol):
 
     def look_first(self, runs: Iterable[RunId]) -> None:
         """Others may have been faster with these: look at their story before the first task."""
+
+    unread: tuple[Message, ...]
+
+    def keep(self, write: Write) -> None:
+        """Write a row with this step."""
 
     def cancel(self, run: Run, user: UserId, now: Instant) -> None:
         """Somebody with the right cancels."""
@@ -66,6 +72,15 @@ def why_waiting(office: Office, run: Run, now: Instant) -> str | None:
     here = office.eligible(run)  # also a DAG that came with the message
     if run_node(run.id) is None and not here and not office.board.eligible(run.dag, run.target):
         return f"no node matches target {run.target} and has {run.dag}"
+    begun = run.epoch > 0 and run.definition not in office.pinned
+    if begun and (holders := office.board.holders_of(run.dag, run.definition)):
+        names = ", ".join(sorted(holder.id for holder in holders)[:5])
+        return f"it goes on with the definition that it began with, which only {names} has"
+    if begun:
+        return (
+            f"it began with definition {run.definition[:12]}, which no living node has any more; "
+            f"cancel it and publish it again: !dag cancel {run.short}"
+        )
     if run.key is None:
         return "waits to be claimed"
     head = office.ledger.sure(run.key)

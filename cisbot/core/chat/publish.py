@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cisbot.core.chat import render
 from cisbot.core.chat.grammar import Publish
 from cisbot.core.chat.office import Office, why_waiting
+from cisbot.core.chat.unread import read, unread_to_row
 from cisbot.core.dags.definition import Approval, Definition, OnLost
 from cisbot.core.dags.params import resolve
 from cisbot.core.dags.parse import parse
@@ -54,6 +55,7 @@ class Publisher:
             self._may_send_dags(msg.sender)
             tag = f"media {msg.event_id}"
             self._reading[tag] = (msg, command)
+            self._office.keep(unread_to_row(msg))
             self._office.ask(ReadMedia(tag, msg.file.url, ATTACHED_BYTES_MAX))
             return  # until it is read, others may be faster: see `media_read`
         sent = self._sent_definition(msg, command, command.attached) if command.attached else None
@@ -65,6 +67,7 @@ class Publisher:
         if waiting is None:
             return
         msg, command = waiting
+        self._office.keep(read(msg))
         try:
             if item.text is None:
                 raise FieldError("file", item.why or "can't be read", "a YAML file of at most 1 MB")
@@ -106,7 +109,9 @@ class Publisher:
             if not history:
                 rule = board.rule(Act.PUBLISH, dag)
                 text = render.denied(msg.sender, f"publish {dag}", rule)
-                self._desk.answer(msg, text, now, first=self.knowing(dag))
+                known = dag if dag in board.known_dags() or dag in office.definitions else ""
+                topic = f"denied {msg.sender} {known}"  # once, however often they try
+                self._desk.answer(msg, text, now, first=self.knowing(dag), topic=topic)
             return
         if definition is None and dag not in board.known_dags():
             raise self.unknown_dag(dag)

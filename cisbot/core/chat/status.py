@@ -21,6 +21,7 @@ from cisbot.core.runs.state import Run, RunStatus
 
 POST_AFTER_S = 1.5  # a run that is over sooner has its final reply only
 EDIT_GAP_S = 5.0
+AGAIN_S = 30.0  # before a status message is sent again that could not be sent
 EDIT_GAP_SHARE = 0.15  # of the run's age
 TASKS_TOLD_MAX = 500
 
@@ -46,11 +47,11 @@ class StatusBoard:
         self._shown: dict[RunId, _Shown] = {}
         self._txns: dict[str, RunId] = {}
 
-    def opened(self, run: Run, execution: Execution, now: Instant) -> None:
+    def opened(self, execution: Execution, now: Instant) -> None:
         """The run is claimed: its status message is due in the thread of its publishing message."""
-        self._shown[run.id] = _Shown(execution, now.boot, edited=now.boot)
+        self._shown[execution.run.id] = _Shown(execution, now.boot, edited=now.boot)
 
-    def changed(self, run: RunId, execution: Execution, now: Instant) -> None:
+    def changed(self, run: RunId) -> None:
         """Something about the run's tasks is new."""
         if (shown := self._shown.get(run)) is not None:
             shown.dirty = True
@@ -64,6 +65,17 @@ class StatusBoard:
         shown.event = event
         if (run := self._board.runs.get(run_id)) is not None:
             self._board.add_message(run, event)
+
+    def failed(self, txn: str, now: Instant) -> None:
+        """The status message could not be sent: try again a little later, or let it be if the run is over."""
+        run_id = self._txns.pop(txn, None)
+        shown = self._shown.get(run_id) if run_id else None
+        if shown is None or run_id is None:
+            return
+        if shown.closing:
+            del self._shown[run_id]
+        else:
+            shown.posted, shown.opened = False, now.boot + AGAIN_S
 
     def closed(self, run: Run, execution: Execution, now: Instant) -> list[Send]:
         """The run is over: the final reply, which mentions the publisher, and a last edit."""
@@ -83,15 +95,14 @@ class StatusBoard:
         )  # fmt: skip
         return [send_of(post)]
 
-    def fenced(self, run_id: RunId, why: str, now: Instant) -> list[Send]:
-        """This node let the run go: say why, in the status message."""
+    def fenced(self, run_id: RunId) -> None:
+        """This node let the run go: a last edit says so, if there is a status message."""
         shown, run = self._shown.get(run_id), self._board.runs.get(run_id)
         if shown is None or run is None:
-            return []
+            return
         shown.dirty = shown.closing = True
         if not shown.posted:
             del self._shown[run_id]
-        return []
 
     def due(self, now: Instant) -> list[Send]:
         """Edits whose time has come."""
@@ -156,4 +167,8 @@ class StatusBoard:
             "node": self._me.node,
             "status": status,
             "tasks": tasks,
+            "outputs": {
+                name: dict(outputs) if outputs is not None else None
+                for name, outputs in shown.execution.told_outputs().items()
+            },
         }

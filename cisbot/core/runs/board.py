@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cisbot.core.claims.state import Holder
 from cisbot.core.ids import EventId, NodeId, RunId, UserId, nearest, order_hash, run_event
 from cisbot.core.placement import matches
 from cisbot.core.policy import allowed
-from cisbot.core.room.events import NodeRecord, Outcome, PowerLevels, RoomCreate, Take
+from cisbot.core.room.events import Holder, NodeRecord, Outcome, PowerLevels, RoomCreate, Take
 from cisbot.core.runs.state import OF_OUTCOME, NodeInfo, Run, RunStatus
 from cisbot.core.settings import Act, Policy, Rule
 from cisbot.errors import FieldError
 
 CREATOR_POWER = 2**53 - 1
 RUNS_KEPT = 2_000
+LATE = "nobody approved in time"
 RUNS_SLACK = 200  # so that forgetting is rare
 
 
@@ -32,6 +32,7 @@ class Board:
         self.dirty: set[RunId] = set()
         self.dirty_nodes: set[UserId] = set()
         self._by_message: dict[EventId, RunId] = {}
+        self._of_event: dict[EventId, dict[RunId, None]] = {}
         self._powers: PowerLevels | None = None
         self._creators: tuple[UserId, ...] = ()
 
@@ -93,6 +94,10 @@ class Board:
         """The nodes that may execute a run of this DAG with this target."""
         return [n for n in self.living() if n.executes and dag in n.dags and matches(target, n.id, n.labels)]
 
+    def holders_of(self, dag: str, definition: str) -> list[NodeInfo]:
+        """The living nodes that say they have the DAG in this very form."""
+        return [n for n in self.living() if n.executes and definition.startswith(n.dags.get(dag) or "-")]
+
     def known_dags(self) -> set[str]:
         """All DAGs that some living node has."""
         return {dag for n in self.living() for dag in n.dags}
@@ -110,6 +115,7 @@ class Board:
         """Keep a run as it is now."""
         self.runs[run.id] = run
         self.dirty.add(run.id)
+        self._of_event.setdefault(run_event(run.id), {})[run.id] = None
         for message in (run_event(run.id), *run.messages):
             self._by_message.setdefault(message, run.id)
         return run
@@ -121,7 +127,7 @@ class Board:
 
     def runs_of(self, event: EventId) -> list[Run]:
         """All runs that one publishing message made (several with target=all)."""
-        return [r for r in self.runs.values() if run_event(r.id) == event]
+        return [self.runs[run] for run in self._of_event.get(event, ())]
 
     def find(self, text: str) -> Run:
         """The run with that short id (or the beginning of one, if clear). Raises `FieldError`."""
@@ -143,7 +149,7 @@ class Board:
         return self.put(replace(run, messages=(*run.messages, event)[-20:]))
 
     def approve(self, run: Run, user: UserId) -> Run:
-        """Count an approval; enough of them make the run claimable."""
+        """Count an approval; enough of them make the run claimable. It came in time: see `timely`."""
         if run.status is RunStatus.LOST:
             return self.put(replace(run, status=RunStatus.PENDING, asked=False, why=f"resumed by {user}"))
         if run.status is not RunStatus.WAITING or user in run.approvals:
@@ -152,6 +158,19 @@ class Board:
         enough = len(given) >= run.approvals_needed
         status = RunStatus.PENDING if enough else run.status
         return self.put(replace(run, approvals=given, status=status))
+
+    def timely(self, run: Run, ts_ms: int) -> Run:
+        """The run as a decision of that time (the homeserver's) finds it, whatever our own clock said.
+
+        All nodes judge an approval by the same time, so that none runs what another calls expired.
+        """
+        if run.expires_ms is None:
+            return run
+        if run.status is RunStatus.EXPIRED and ts_ms <= run.expires_ms:
+            return self.put(replace(run, status=RunStatus.WAITING, why="", ended_ms=None))
+        if run.status is RunStatus.WAITING and ts_ms > run.expires_ms:
+            return self.close(run, RunStatus.EXPIRED, LATE, ts_ms)
+        return run
 
     def close(self, run: Run, status: RunStatus, why: str, now_ms: int) -> Run:
         """The run is over."""
@@ -191,6 +210,10 @@ class Board:
         for run in gone:
             del self.runs[run.id]
             self.dirty.discard(run.id)
+            siblings = self._of_event[run_event(run.id)]
+            del siblings[run.id]
+            if not siblings:
+                del self._of_event[run_event(run.id)]
             for message in (run_event(run.id), *run.messages):
                 self._by_message.pop(message, None)
         return [run.id for run in gone]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from string import Template
 
 from cisbot.core.claims.keeper import Hold
-from cisbot.core.dags.definition import Definition, Task
+from cisbot.core.dags.definition import Definition, OnLost, Task
 from cisbot.core.dags.params import environment
 from cisbot.core.effects import Priority, Send, StartWork
 from cisbot.core.frames import StartTask, TaskEnded, TaskStarted
@@ -17,6 +17,7 @@ from cisbot.core.room.events import JsonMap, Outcome
 from cisbot.core.runs.state import Run, TaskRun, TaskStatus
 from cisbot.core.scopes import Scope, ScopeKind, parse_label
 
+OUTPUTS_TOLD_MAX = 8_000  # bytes of outputs in a run's status message
 MESSAGE_MAX = 32_000  # characters of a `matrix` task's message once its values are filled in
 
 
@@ -88,23 +89,25 @@ class Execution:
             self._set(name, status=TaskStatus.FAILED, error=error, ended_ms=now_ms)
             return
         if task.kind == "matrix":
-            sends.append(self._message(name, task, attempt))
+            sends.append(self._message(name, task))
             return
         work.append(StartWork(self.scope.worker_name, self._frame(name, task, attempt, log)))
 
     def _folder(self) -> str:
         return short_id(self.run.id).replace("/", "-")
 
-    def _message(self, name: str, task: Task, attempt: int) -> Send:
+    def _message(self, name: str, task: Task) -> Send:
         assert task.matrix is not None
-        txn = f"task.{short_id(self.run.id)}.{name}.{self.hold.epoch}.{attempt}".replace("/", "-")
+        # Resumed on the same node it is the same transaction, which the homeserver takes once.
+        again = f".{self.hold.epoch}" if self.run.on_lost is OnLost.RERUN else ""
+        txn = f"task.{short_id(self.run.id)}.{name}{again}".replace("/", "-")
         self.sending[txn] = name
         body = Template(task.matrix.message).safe_substitute(self._env(name, task))
         content: JsonMap = {"msgtype": "m.notice", "body": body[:MESSAGE_MAX]}
         if task.matrix.room is None:
             content["m.relates_to"] = {"rel_type": "m.thread", "event_id": run_event(self.run.id)}
             content[wire.BLOCK] = {"kind": "task", "run": self.run.id}
-        return Send(txn, "m.room.message", content, Priority.CHAT, durable=True, room=task.matrix.room)
+        return Send(txn, "m.room.message", content, Priority.CHAT, room=task.matrix.room)
 
     def _frame(self, name: str, task: Task, attempt: int, log: str) -> StartTask:
         args = {str(k): v for k, v in task.with_.items()}
@@ -153,14 +156,17 @@ class Execution:
 
     def started(self, frame: TaskStarted, now_ms: int) -> None:
         """The task's process runs."""
-        task = self.tasks.get(frame.task)
-        if task and task.attempt == frame.attempt and task.status is TaskStatus.RUNNING:
+        if self.runs(frame.task, frame.attempt):
             self._set(frame.task, started_ms=now_ms)
+
+    def runs(self, name: str, attempt: int) -> bool:
+        """Whether this attempt of the task is the one that runs."""
+        task = self.tasks.get(name)
+        return task is not None and task.attempt == attempt and task.status is TaskStatus.RUNNING
 
     def ended(self, frame: TaskEnded, now_ms: int) -> TaskRun | None:
         """The attempt is over; None where it is not the running one (a stale frame)."""
-        task = self.tasks.get(frame.task)
-        if task is None or task.attempt != frame.attempt or task.status is not TaskStatus.RUNNING:
+        if not self.runs(frame.task, frame.attempt):
             return None
         if frame.reason == "fenced":  # its worker stopped it before the lease ran out
             self.stop(Outcome.LOST)
@@ -188,8 +194,7 @@ class Execution:
 
     def worker_lost(self, name: str, attempt: int, why: str, now_ms: int) -> None:
         """The worker died under the task. All it left behind is dead."""
-        task = self.tasks.get(name)
-        if task and task.attempt == attempt and task.status is TaskStatus.RUNNING:
+        if self.runs(name, attempt):
             self._set(name, status=TaskStatus.FAILED, error=f"worker lost: {why}", ended_ms=now_ms)
 
     def stop(self, outcome: Outcome) -> bool:
@@ -209,6 +214,24 @@ class Execution:
         failed = any(t.status is not TaskStatus.SUCCEEDED for t in self.tasks.values())
         return Outcome.FAILED if failed else Outcome.SUCCEEDED
 
+    def told_outputs(self) -> dict[str, Mapping[str, str] | None]:
+        """Outputs of finished tasks that others still need, for whoever resumes; None where too much."""
+        needed = {
+            need
+            for name, task in self.definition.tasks.items()
+            if not self.tasks[name].status.over
+            for need in task.needs
+        }
+        left = OUTPUTS_TOLD_MAX
+        told: dict[str, Mapping[str, str] | None] = {}
+        for name in sorted(needed):
+            outputs = self.tasks[name].outputs
+            if self.tasks[name].status is TaskStatus.SUCCEEDED and outputs:
+                size = sum(len(key.encode()) + len(value.encode()) for key, value in outputs.items())
+                told[name] = outputs if size <= left else None
+                left -= size if size <= left else 0
+        return told
+
     def failing(self) -> TaskRun | None:
         """The first task that failed."""
         return next((t for t in self.tasks.values() if t.status is TaskStatus.FAILED), None)
@@ -226,7 +249,9 @@ class Execution:
 def taken_up(run: Run, own: Mapping[str, TaskRun], *, rerun: bool) -> dict[str, TaskRun]:
     """The tasks with which a holder starts: finished ones are kept unless the DAG runs anew.
 
-    A task that the room calls succeeded is; one of our own table too. What ran when the holder was lost
+    A task that the room calls succeeded is; one of our own table too, unless it gave outputs to others
+    that were too much for the room and are not known here: then it starts again. What
+    ran when the holder was lost
     starts again, with a higher attempt: the DAG says `on_lost: resume`, or a person said so.
     """
     if rerun:
@@ -234,7 +259,10 @@ def taken_up(run: Run, own: Mapping[str, TaskRun], *, rerun: bool) -> dict[str, 
     kept: dict[str, TaskRun] = {}
     for name in {*run.tasks, *own}:
         task = own.get(name) or TaskRun(run.id, name, TaskStatus.PENDING)
-        succeeded = TaskStatus.SUCCEEDED in (task.status, run.tasks.get(name))
-        status = TaskStatus.SUCCEEDED if succeeded else TaskStatus.PENDING
-        kept[name] = replace(task, status=status)
+        told = run.outputs.get(name, {})
+        here = task.status is TaskStatus.SUCCEEDED
+        there = run.tasks.get(name) is TaskStatus.SUCCEEDED and told is not None
+        status = TaskStatus.SUCCEEDED if here or there else TaskStatus.PENDING
+        outputs = task.outputs if here else told or {}
+        kept[name] = replace(task, status=status, outputs=outputs)
     return kept

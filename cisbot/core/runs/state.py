@@ -70,7 +70,8 @@ class Run:
     """One run as this node knows it from the room.
 
     `scope` is the scope's label. `definition` is the hash that the run is pinned to, empty while unknown.
-    Times are wall clock milliseconds, for people. `tasks` is what the holder last said of them.
+    Times are wall clock milliseconds, for people. `tasks` is what the holder last said
+    of them, `outputs` what their finished ones gave to those that need them (None: too much for the room).
     """
 
     id: RunId
@@ -94,6 +95,7 @@ class Run:
     started_ms: int | None = None
     ended_ms: int | None = None
     tasks: Mapping[str, TaskStatus] = field(default_factory=dict)
+    outputs: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict)
     messages: tuple[EventId, ...] = ()  # prompt, status and ask messages: reactions to them count
     why: str = ""
     cancelled_by: UserId | None = None

@@ -1,0 +1,55 @@
+"""Whether this process may be a node of this room: its charter, and who else has its id or its account."""
+
+from __future__ import annotations
+
+from cisbot.core.claims.messages import Me
+from cisbot.core.room.events import Charter, NodeRecord
+from cisbot.core.runs.board import Board
+from cisbot.core.settings import Settings
+
+
+class Presence:
+    """What the room says of this node. Both questions are answered with why it must stop, or None. Pure."""
+
+    def __init__(self, me: Me, board: Board, settings: Settings) -> None:
+        self._me = me
+        self._board = board
+        self._settings = settings
+        self.charter: Charter | None = None
+        self.announced = ""  # what the last record of this process said
+        self._heard = False
+
+    def joined(self, *, known_room: bool) -> str | None:
+        """The first batch is folded: refuse what can't be served."""
+        me = self._me
+        twin = next((n for n in self._board.living() if n.id == me.node and n.account != me.account), None)
+        if twin is not None:
+            return (
+                f"node.id: '{me.node}' belongs to {twin.account} in this room; expected an id of its "
+                f"own. Choose another [node] id, or stop that node and let it leave"
+            )
+        if self.charter is None:  # on a restart it was read before, and is for ever
+            return (
+                None if known_room else "the room has no charter (io.cisbot.charter). Run: cisbot room init"
+            )
+        if self._settings.node.execute and self.charter.home != me.account.partition(":")[2]:
+            return (
+                f"matrix.user_id: the room's home server is {self.charter.home}; an executing node needs an "
+                "account there. Use one, or set [node] execute = false"
+            )
+        return None
+
+    def record(self, record: NodeRecord) -> str | None:
+        """A node says who it is. Whoever stands first in the stream stays, so exactly one of two yields."""
+        mine = record.sender == self._me.account
+        if mine and record.incarnation == self._me.incarnation:
+            self._heard = True
+        elif mine and self._heard and not record.gone:  # before that it is our own past
+            return (
+                f"another process runs as {self._me.account} and took over; this one stops. "
+                "Give every node an account of its own"
+            )
+        late = self.announced and not self._heard
+        if not mine and record.node == self._me.node and not record.gone and late:
+            return f"node.id: '{self._me.node}' is used by {record.sender}; choose another id"
+        return None
