@@ -17,7 +17,7 @@ from cisbot.worker.procs import (
     reap_orphans,
     send_signal,
 )
-from cisbot.worker.results import OutputError, SkillError, read_outputs, read_tail
+from cisbot.worker.results import OutputError, SkillError, read_outputs, read_tail, remove_output
 from cisbot.worker.shell import Child, LaunchError, launch, new_mark
 
 MARGIN_S = 0.5  # between KILL and the deadline, and the least that a death may take
@@ -158,6 +158,8 @@ class Attempt:
         except SkillError as error:
             problems.append(str(error))
             reason = "error" if reason == "exit" else reason
+        if problem := remove_output(child.output):
+            problems.append(problem)
         if untouched:
             problems.append(f"another user's processes may live on: {', '.join(sorted(untouched))}")
         tail = read_tail(child.log_fd, child.log_start)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 from pathlib import Path
 
 from cisbot.core.frames import OUTPUT_BYTES_MAX, TAIL_BYTES, Kind
 
+NOT_REGULAR = "CIS_OUTPUT is not a regular file"
+_ENTRIES_MAX = 2_000  # in a folder that was left as outputs, to be removed
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 
@@ -33,20 +36,55 @@ def read_tail(log_fd: int, start: int) -> str:
 
 
 def _read_file(path: Path) -> str:
-    """The text of a small plain file; never blocks, whatever the task has put in its place."""
+    """The text of a small regular file; never blocks, whatever the task has put in its place."""
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # opening a device may do something already
+            raise OutputError(NOT_REGULAR)
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OutputError(NOT_REGULAR)
+            data = os.read(fd, 6 * OUTPUT_BYTES_MAX + 1_024)  # a skill's are JSON, with escapes
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise OutputError(f"outputs can't be read: {error.strerror}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OutputError("outputs can't be read: no plain file")
-        data = os.read(fd, 6 * OUTPUT_BYTES_MAX + 1_024)  # a skill's are JSON, with escapes
-    finally:
-        os.close(fd)
+        raise OutputError(f"CIS_OUTPUT can't be read: {error.strerror}") from error
     return data.decode("utf-8", errors="replace")
+
+
+def _is_large(folder: Path) -> bool:
+    folders, count = [str(folder)], 0
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                count += 1
+                if count > _ENTRIES_MAX:
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+    return False
+
+
+def remove_output(path: Path) -> str:
+    """Remove whatever the task has left there; why it can't be, for people, or "".
+
+    A link is removed, not followed. A folder too large to be removed in a moment stays: meanwhile
+    the worker would not keep its deadlines.
+    """
+    try:
+        try:
+            path.unlink(missing_ok=True)
+        except IsADirectoryError:
+            if _is_large(path):
+                return f"CIS_OUTPUT is not removed: a folder of more than {_ENTRIES_MAX} files"
+            shutil.rmtree(path)
+    except OSError as error:
+        return f"CIS_OUTPUT can't be removed: {error.strerror}"
+    except RecursionError:
+        return "CIS_OUTPUT can't be removed: folders too deep"
+    return ""
 
 
 def _check_size(outputs: dict[str, str]) -> dict[str, str]:
@@ -83,14 +121,19 @@ def _skill_outputs(text: str) -> dict[str, str]:
         return {}
     try:
         body = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OutputError("outputs dropped: not what a skill writes") from error
     if isinstance(body, dict) and isinstance(body.get("error"), str):
-        raise SkillError(body["error"][:2_000])
+        raise SkillError(_encodable(body["error"][:2_000]))
     outputs = body.get("outputs") if isinstance(body, dict) else None
     if not isinstance(outputs, dict):
         raise OutputError("outputs dropped: not what a skill writes")
     for key, value in outputs.items():
         if not _KEY.match(key) or not isinstance(value, str):
             raise OutputError(f"outputs dropped: {key[:64]!r} is not a name with a text")
-    return outputs
+    return {key: _encodable(value) for key, value in outputs.items()}
+
+
+def _encodable(text: str) -> str:
+    """JSON may name half a surrogate pair, which no database or room takes."""
+    return text.encode("utf-8", "replace").decode()

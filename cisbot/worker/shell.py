@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from cisbot.core.frames import StartTask
 from cisbot.worker.parent import die_with_worker
+from cisbot.worker.results import remove_output
 
 _DEFAULTS = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -26,7 +29,7 @@ class LaunchError(Exception):
 
 @dataclass(slots=True)
 class Child:
-    """The first process of a running attempt, and what it writes into. `close` frees all of it."""
+    """The first process of a running attempt, and what it writes into. `close` frees all but the output."""
 
     popen: subprocess.Popen[bytes]
     pidfd: int
@@ -44,7 +47,6 @@ class Child:
         status = self.popen.wait()
         os.close(self.pidfd)
         os.close(self.log_fd)
-        self.output.unlink(missing_ok=True)
         return status
 
 
@@ -81,7 +83,7 @@ def launch(frame: StartTask, mark: str, data: str) -> Child:
         popen = _spawn(frame, environment(frame, mark, data, output), log_fd)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         os.close(log_fd)
-        output.unlink(missing_ok=True)
+        remove_output(output)
         raise LaunchError(f"the task can't be started: {explain(error)}") from error
     return Child(popen, os.pidfd_open(popen.pid), log_fd, log_start, output)
 
@@ -115,14 +117,18 @@ def _spawn(frame: StartTask, env: dict[str, str], log_fd: int) -> subprocess.Pop
 def open_log(path: str) -> int:
     """The log's descriptor, for reading and appending; its folder is made if need be.
 
-    Raises `OSError` (a full disk) or `ValueError` (a path with a NUL).
+    Raises `OSError` (a full disk, no regular file) or `ValueError` (a path with a NUL).
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # an earlier task may have put a FIFO there
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return fd
 
 
 def _make_empty(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    remove_output(path)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
