@@ -80,10 +80,12 @@ class Node:
         assert self._loop is not None
         self._loop.fail(error)
 
-    def stop(self) -> None:
-        """End cleanly: give back what is held, say goodbye."""
-        if self._loop is not None:
-            self._loop.emit(Stop())
+    def stop(self) -> bool:
+        """End cleanly: give back what is held, say goodbye. False where it has not begun yet."""
+        if self._loop is None:
+            return False
+        self._loop.emit(Stop())
+        return True
 
     async def serve(self, follow: Follow) -> None:
         """Run the node; `follow` feeds it the room's batches until it is cancelled.

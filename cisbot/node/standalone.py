@@ -39,12 +39,29 @@ async def follow(room_id: RoomId, cursor: str | None, node: Node) -> None:
 
 async def run(settings: Settings, trace: Path | None = None) -> None:
     """Run until SIGTERM or SIGINT. Raises `CisbotError` where the node can't start or go on."""
+    work = asyncio.ensure_future(_log_in_and_serve(settings, trace))
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not work.cancelled():
+            raise
+        say("stopped before it had begun")
+
+
+async def _log_in_and_serve(settings: Settings, trace: Path | None) -> None:
+    node: Node | None = None
+    work = asyncio.current_task()
+    assert work is not None
+
+    def stop() -> None:
+        if node is None or not node.stop():
+            work.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     api = await log_in(settings.matrix, settings.node.data_dir, say)
     try:
         node = Node(settings, api, say, trace=trace)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, node.stop)
         await node.serve(follow)
     finally:
         await api.close()
