@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from pydantic import SecretStr, ValidationError
 
 from cisbot.core.dags.faults import explain
 from cisbot.core.settings import Matrix
-from cisbot.errors import CisbotError
+from cisbot.errors import CisbotError, FieldError
+from cisbot.matrix.http import check_address
 from cisbot.matrix.init import LEASE_S_MAX, Role, RoomMade, RoomPlan, init_room
 from cisbot.matrix.login import log_in, log_out
+from cisbot.node.config import ConfigError, load, read_secret
 
 PATIENCE_S = 20.0
+OWN = ("homeserver", "user", "password-file", "token-file", "alias")
+OPTIONS = {"homeserver": "--homeserver", "user_id": "--user", "room": "--alias"}
 
 
 def add_arguments(sub: argparse._SubParsersAction[Any]) -> None:
@@ -29,13 +35,14 @@ def add_arguments(sub: argparse._SubParsersAction[Any]) -> None:
     init = room.add_subparsers(required=True, metavar="init").add_parser(
         "init", help="make the room, or complete the one that has the alias", description=__doc__
     )
-    init.add_argument("--homeserver", required=True, help="such as https://example.org")
-    init.add_argument("--user", required=True, help="who makes the room, such as @op:example.org")
-    secret = init.add_mutually_exclusive_group(required=True)
+    init.add_argument("--config", type=Path, help="a TOML file whose [matrix] stands for the next four")
+    init.add_argument("--homeserver", help="such as https://example.org")
+    init.add_argument("--user", help="who makes the room, such as @op:example.org")
+    secret = init.add_mutually_exclusive_group()
     secret.add_argument("--password-file", type=Path, help="holds the password of --user")
     secret.add_argument("--token-file", type=Path, help="holds an access token of --user")
-    init.add_argument("--name", required=True, help="the room's name, for people")
-    init.add_argument("--alias", required=True, help="such as tasks, for #tasks:example.org")
+    init.add_argument("--alias", help="such as tasks, for #tasks:example.org")
+    init.add_argument("--name", help="the room's name, for people; needed only to make it")
     init.add_argument("--node", action="append", default=[], metavar="@USER", help="a node's account")
     init.add_argument("--operator", action="append", default=[], metavar="@USER", help="may do anything")
     init.add_argument("--member", action="append", default=[], metavar="@USER", help="may talk")
@@ -47,62 +54,91 @@ def add_arguments(sub: argparse._SubParsersAction[Any]) -> None:
 def init_from(args: argparse.Namespace) -> int:
     """Make or complete the room that the arguments describe; return the exit code."""
     try:
-        matrix = _matrix(args)
-        plan = _plan(args)
+        account = _account(args)
+        plan = _plan(args, account)
+        made = asyncio.run(_init(account, plan))
     except ValidationError as error:
         for _, said in explain(error, Matrix):
-            print(said, file=sys.stderr)
+            field = OPTIONS.get(said.field, said.field)
+            print(FieldError(field, said.what, said.expected, said.hint), file=sys.stderr)
         return 2
-    except CisbotError as error:
+    except (FieldError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 2
-    try:
-        made = asyncio.run(_init(matrix, plan))
     except CisbotError as error:
         print(error, file=sys.stderr)
         return 1
-    _show(made, plan, args.homeserver)
+    _show(made, plan, account.matrix.homeserver)
     return 0
 
 
-async def _init(matrix: Matrix, plan: RoomPlan) -> RoomMade:
-    with tempfile.TemporaryDirectory() as folder:  # a session for this command alone
-        api = await log_in(matrix, Path(folder), _say, patience_s=PATIENCE_S)
-        async with api:
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who makes the room. Without a `data_dir` the session is for this command alone."""
+
+    matrix: Matrix
+    data_dir: Path | None
+
+
+async def _init(account: Account, plan: RoomPlan) -> RoomMade:
+    with tempfile.TemporaryDirectory() as folder:
+        place = account.data_dir or Path(folder)
+        async with await log_in(account.matrix, place, _say, patience_s=PATIENCE_S) as api:
             try:
                 return await init_room(api, plan)
             finally:
-                if matrix.password is not None:
+                if account.data_dir is None and account.matrix.password is not None:
                     await log_out(api)
 
 
-def _matrix(args: argparse.Namespace) -> Matrix:
-    path: Path = args.password_file or args.token_file
-    try:
-        secret = SecretStr(path.read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise CisbotError(f"{path} can't be read: {error}") from error
-    token = secret if args.token_file else None
-    return Matrix(
-        homeserver=args.homeserver,
-        user_id=args.user,
-        access_token=token,
-        password=None if token else secret,
-        room=f"#{args.alias.removeprefix('#').partition(':')[0]}:{args.user.partition(':')[2]}",
-        device_name="cisbot room init",
+def _account(args: argparse.Namespace) -> Account:
+    given = [f"--{name}" for name in OWN if getattr(args, name.replace("-", "_")) is not None]
+    if args.config is not None:
+        if given:
+            raise FieldError(", ".join(given), "stands beside --config", "--config, or these without it")
+        loaded = load(args.config)
+        for warning in loaded.warnings:
+            _say(f"warning  {warning}")
+        return Account(loaded.settings.matrix, loaded.settings.node.data_dir)
+    lacking = [f"--{name}" for name in ("homeserver", "user", "alias") if f"--{name}" not in given]
+    if not (args.password_file or args.token_file):
+        lacking.append("--password-file or --token-file")
+    if lacking:
+        raise FieldError(", ".join(lacking), "missing", "these, or --config with a TOML file that has them")
+    token = args.token_file is not None
+    field = "--token-file" if token else "--password-file"
+    secret = SecretStr(read_secret(field, args.token_file or args.password_file, token=token))
+    check_address(args.homeserver, "--homeserver")
+    if not re.fullmatch(r"@[^:\s]+:\S+", args.user):
+        raise FieldError("--user", f"{args.user[:80]!r} is not a user id", "one such as @you:example.org")
+    return Account(
+        Matrix(
+            homeserver=args.homeserver,
+            user_id=args.user,
+            access_token=secret if token else None,
+            password=None if token else secret,
+            room=f"#{args.alias.removeprefix('#').partition(':')[0]}:{args.user.partition(':')[2]}",
+            device_name="cisbot room init",
+        ),
+        None,
     )
 
 
-def _plan(args: argparse.Namespace) -> RoomPlan:
+def _plan(args: argparse.Namespace, account: Account) -> RoomPlan:
     invite: dict[str, Role] = {}
     for role, users in ((Role.MEMBER, args.member), (Role.NODE, args.node), (Role.OPERATOR, args.operator)):
         for user in users:
             if not user.startswith("@") or ":" not in user:
-                raise CisbotError(f"--{role}: {user!r} is not a user id such as @{role}-1:example.org")
+                raise FieldError(
+                    f"--{role}", f"{user!r} is not a user id", f"one such as @{role}-1:example.org"
+                )
             invite[user] = role
     if args.lease_max < 1:
-        raise CisbotError("--lease-max: a lease is at least one second")
-    return RoomPlan(args.name, args.alias, invite, lease_s_max=args.lease_max, room_version=args.room_version)
+        raise FieldError("--lease-max", f"{args.lease_max} is too short", "at least 1 second")
+    alias = args.alias or account.matrix.room
+    return RoomPlan(
+        args.name or "", alias, invite, lease_s_max=args.lease_max, room_version=args.room_version
+    )
 
 
 def _show(made: RoomMade, plan: RoomPlan, homeserver: str) -> None:

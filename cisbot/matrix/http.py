@@ -27,7 +27,7 @@ from typing_extensions import override
 from yarl import URL
 
 from cisbot.core.room.events import Json, JsonMap
-from cisbot.errors import CisbotError
+from cisbot.errors import CisbotError, FieldError
 from cisbot.matrix.waiting import Backoff, pause
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Refused",
     "TokenDead",
     "Unreachable",
+    "check_address",
 ]
 
 REQUEST_S: Final = 20.0
@@ -236,6 +237,25 @@ class Api(HTTPAPI):
             raise Unreachable(f"HTTP {response.status} {errcode}: {why}", sent=True, status=response.status)
         kind = TokenDead if errcode in _DEAD else Refused
         raise kind(response.status, errcode[:64], why[:400])
+
+
+def check_address(text: str, field: str = "matrix.homeserver") -> str:
+    """A homeserver's address that a client can use. Raises `FieldError`, which never shows a password."""
+    expected = "the homeserver's address, such as https://example.org"
+    try:
+        url = URL(text)
+    except ValueError as error:
+        raise FieldError(field, f"is not an address: {error}", expected) from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise FieldError(field, "is not an http or https address", expected)
+    if url.user is not None or url.password is not None:
+        hint = "The account goes into matrix.user_id, its secret into matrix.password_file"
+        raise FieldError(field, "has a user or password in it", expected, hint)
+    if url.explicit_port == 0:
+        raise FieldError(field, "has port 0", "a port from 1 to 65535, or none")
+    if "/_matrix" in url.path:
+        raise FieldError(field, f"has the path {url.path[:40]!r}", f"{url.origin()} without it")
+    return text
 
 
 async def read_bounded(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:

@@ -14,7 +14,7 @@ from typing import Final, cast
 from cisbot.core.ids import RoomId
 from cisbot.core.room.events import Json, JsonMap
 from cisbot.core.room.wire import T_CHARTER, CharterWire
-from cisbot.errors import CisbotError
+from cisbot.errors import CisbotError, FieldError
 from cisbot.matrix.check import server_of
 from cisbot.matrix.http import Api, Method, Path, PathBuilder, Refused, TokenDead
 from cisbot.matrix.power import (
@@ -49,7 +49,9 @@ LEVEL: Final[Mapping[Role, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class RoomPlan:
-    """The room as it should be. `alias` is the part before the colon, or the whole alias."""
+    """The room as it should be. `alias` is the part before the colon, the whole alias, or the id of a room
+    that is there. `name` is needed only to make it.
+    """
 
     name: str
     alias: str
@@ -72,8 +74,11 @@ class RoomMade:
 async def init_room(api: Api, plan: RoomPlan) -> RoomMade:
     """Make the room, or complete the one that has the alias.
 
-    Raises CisbotError where the homeserver refuses, or the room that is there is encrypted.
+    Raises CisbotError where the homeserver refuses, or the room that is there is encrypted; FieldError where
+    there is no such room and no name for a new one.
     """
+    if plan.alias.startswith("!"):
+        return await _complete(api, plan, RoomId(plan.alias), plan.alias)
     local = plan.alias.removeprefix("#").partition(":")[0]
     alias = f"#{local}:{server_of(api.user_id)}"
     if plan.alias.removeprefix("#") not in (local, alias.removeprefix("#")):
@@ -85,6 +90,9 @@ async def init_room(api: Api, plan: RoomPlan) -> RoomMade:
     except Refused as refused:
         if refused.status != 404:
             raise CisbotError(f"can't look for {alias}: {refused}") from refused
+        if not plan.name:
+            what = f"is missing, and there is no room {alias} yet"
+            raise FieldError("--name", what, 'a name for the new room, such as --name "Our tasks"') from None
         return await _create(api, plan, local, alias)
     return await _complete(api, plan, RoomId(str(found.get("room_id"))), alias)
 

@@ -7,6 +7,7 @@ as JSON. A credential in the environment replaces the file's. Relative paths sta
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from cisbot.core.dags.faults import annotation_at, explain
@@ -32,6 +32,7 @@ from cisbot.core.settings import (
     Worker,
 )
 from cisbot.errors import CisbotError, FieldError
+from cisbot.matrix.http import check_address
 
 ENV_PREFIX = "CISBOT_"
 SECRET_BYTES_MAX = 64 * 1024
@@ -97,17 +98,22 @@ def load(path: Path) -> Loaded:
 
 
 def _toml(path: Path) -> dict[str, Json]:
+    def refuse(what: str, expected: str = "", hint: str = "") -> ConfigError:
+        return ConfigError(path, [FieldError("the file", what, expected, hint)])
+
     try:
         if not path.is_file():
-            raise ConfigError(path, [FieldError("the file", "is not there", "a TOML file")])
-        content: dict[str, Json] = TomlConfigSettingsSource(_Sections, toml_file=path)()
+            hint = f"Did you mean {path}/node.toml?" if (path / "node.toml").is_file() else ""
+            raise refuse("is a folder" if path.is_dir() else "is not there", "a TOML file", hint)
+        content: dict[str, Json] = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(path, [FieldError("the file", f"is not TOML: {error}")]) from None
+        raise refuse(f"is not TOML: {error}") from None
     except UnicodeDecodeError:
-        raise ConfigError(path, [FieldError("the file", "is not UTF-8", "text in UTF-8")]) from None
+        raise refuse("is not UTF-8", "text in UTF-8") from None
+    except RecursionError:
+        raise refuse("is nested too deeply", "sections with keys") from None
     except OSError as error:
-        what = f"can't be read: {error.strerror}"
-        raise ConfigError(path, [FieldError("the file", what, "a readable file")]) from None
+        raise refuse(f"can't be read: {error.strerror}", "a readable file") from None
     return content
 
 
@@ -152,43 +158,106 @@ def _over(below: Mapping[str, Json], above: Mapping[str, Json]) -> dict[str, Jso
 
 def _finish(path: Path, settings: Settings, warnings: list[str]) -> Loaded:
     """Absolute paths, and the secret itself in place of the name of its file."""
-    folder = path.parent
-    node = settings.node.model_copy(
-        update={
-            "data_dir": _absolute(folder, settings.node.data_dir),
-            "dags": tuple(_absolute(folder, one) for one in settings.node.dags),
-        }
-    )
+    errors: list[FieldError] = []
+    node = _placed(path.parent, settings.node, errors)
     matrix = settings.matrix
+    try:
+        check_address(matrix.homeserver)
+    except FieldError as error:
+        errors.append(error)
     for key in ("access_token", "password"):
         file: Path | None = getattr(matrix, f"{key}_file")
-        if file is not None:
-            place = _absolute(folder, file)
-            secret = SecretStr(_secret(path, f"matrix.{key}_file", place))
-            warnings += _exposed(place)
-            matrix = matrix.model_copy(update={key: secret, f"{key}_file": None})
+        inline: SecretStr | None = getattr(matrix, key)
+        try:
+            if inline is not None:
+                check_secret(f"matrix.{key}", inline.get_secret_value(), token=key == "access_token")
+            if file is not None:
+                place = _absolute(path.parent, file, f"matrix.{key}_file")
+                secret = SecretStr(read_secret(f"matrix.{key}_file", place, token=key == "access_token"))
+                warnings += _exposed(place)
+                matrix = matrix.model_copy(update={key: secret, f"{key}_file": None})
+        except FieldError as error:
+            errors.append(error)
+    if errors:
+        raise ConfigError(path, errors)
     return Loaded(settings.model_copy(update={"node": node, "matrix": matrix}), tuple(warnings))
 
 
-def _absolute(folder: Path, path: Path) -> Path:
-    return folder / path.expanduser()
+def _placed(folder: Path, node: Node, errors: list[FieldError]) -> Node:
+    """The node's folders, absolute; what can't be one is an error."""
+    try:
+        data_dir = _absolute(folder, node.data_dir, "node.data_dir")
+        _check_folder(data_dir, "node.data_dir")
+    except FieldError as error:
+        errors.append(error)
+        data_dir = node.data_dir
+    dags = []
+    for number, one in enumerate(node.dags):
+        field = f"node.dags[{number}]"
+        try:
+            dags.append(_absolute(folder, one, field))
+            if dags[-1].is_file():
+                raise FieldError(field, f"{dags[-1]} is a file", "the folder of DAG files")
+        except FieldError as error:
+            errors.append(error)
+    return node.model_copy(update={"data_dir": data_dir, "dags": tuple(dags)})
 
 
-def _secret(config: Path, field: str, place: Path) -> str:
-    """The first line of a secret's file."""
+def _absolute(folder: Path, path: Path, field: str) -> Path:
+    """The path as the file at `folder` means it. Raises `FieldError` where no path can be like that."""
+    try:
+        place = folder / path.expanduser()
+        place.exists()
+    except RuntimeError:
+        raise FieldError(
+            field, f"{str(path)[:40]!r}: no such user", "a path, or ~ for your own home"
+        ) from None
+    except OSError as error:
+        raise FieldError(field, f"{_brief(path)} can't be used: {error.strerror}", "another path") from None
+    if "\0" in str(place):
+        raise FieldError(field, f"{_brief(path)} holds a NUL", "a path")
+    return place
+
+
+def _check_folder(place: Path, field: str) -> None:
+    """Whether the folder is there, or can be made, for this user."""
+    there = next(one for one in (place, *place.parents) if os.path.lexists(one))
+    if not there.is_dir():
+        what = f"{there} is no folder" if there.exists() else f"{there} is a link to nothing"
+        raise FieldError(field, what, "a folder, or where one can be made")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FieldError(field, f"this user may not write to {there}", "a folder of this user's own")
+
+
+def _brief(path: Path) -> str:
+    text = repr(str(path))
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def read_secret(field: str, place: Path, *, token: bool) -> str:
+    """The one line of a secret's file, without its line break. Raises `FieldError`."""
     try:
         with place.open("rb") as file:
-            text = file.read(SECRET_BYTES_MAX).decode()
+            text = file.read(SECRET_BYTES_MAX).decode("utf-8-sig")
     except OSError as error:
-        said = FieldError(field, f"{place} can't be read: {error.strerror}", "a readable file")
-        raise ConfigError(config, [said]) from None
+        raise FieldError(field, f"{place} can't be read: {error.strerror}", "a readable file") from None
     except UnicodeDecodeError:
-        raise ConfigError(config, [FieldError(field, f"{place} is not UTF-8", "text")]) from None
-    lines = text.strip().splitlines()
+        raise FieldError(field, f"{place} is not UTF-8", "text") from None
+    lines = text.splitlines()
     if len(lines) != 1:
-        what = f"{place} has {len(lines)} lines"
-        raise ConfigError(config, [FieldError(field, what, "the secret alone, in one line")])
-    return lines[0].strip()
+        raise FieldError(field, f"{place} has {len(lines)} lines", "the secret alone, in one line")
+    return check_secret(field, lines[0].strip() if token else lines[0], token=token)
+
+
+def check_secret(field: str, secret: str, *, token: bool) -> str:
+    """A secret that can be sent as it is. Raises `FieldError`, which never shows it."""
+    if not secret.strip():
+        raise FieldError(field, "is empty", "the secret itself")
+    if len(secret.splitlines()) != 1 or "\0" in secret:
+        raise FieldError(field, "has a line break or NUL in it", "the secret alone, in one line")
+    if token and not re.fullmatch(r"[!-~]+", secret):
+        raise FieldError(field, "has a character that no access token has", "letters, digits and signs alone")
+    return secret
 
 
 def _exposed(place: Path) -> list[str]:

@@ -127,3 +127,23 @@ def test_two_processes_of_one_node(nodes: Nodes) -> None:
     assert "Traceback" not in second.stderr
     run = nodes.person.say("!dag publish job")
     assert nodes.outcome(run) == "succeeded"
+
+
+def test_the_room_is_completed_by_the_settings_alone(nodes: Nodes) -> None:
+    nodes.accounts = {"boss": nodes.operator, "fresh": nodes.make_account("fresh")}
+    (nodes.root / "boss").mkdir()
+    alias = f"#{nodes.operator.user_id[1:]}"
+    nodes.write_settings("boss", room=alias)
+    init = ["room", "init", "--config", str(nodes.config("boss"))]
+    unnamed = nodes.cisbot(*init)
+    assert unnamed.returncode == 2
+    assert unnamed.stderr.startswith(f"--name: is missing, and there is no room {alias} yet"), unnamed.stderr
+    made = nodes.cisbot(*init, "--name", "Tasks")
+    assert made.stdout.startswith(f"made {alias}: !"), made
+    again = nodes.cisbot(*init)
+    assert (again.returncode, again.stdout.splitlines()[1:]) == (0, ["  nothing was missing"])
+    more = nodes.cisbot(*init, "--node", nodes.accounts["fresh"].user_id)
+    assert f"invited {nodes.accounts['fresh'].user_id}" in more.stdout
+    nodes.write_settings("boss", room=made.stdout.splitlines()[0].partition(": ")[2])
+    by_id = nodes.cisbot(*init)
+    assert (by_id.returncode, by_id.stdout.splitlines()[1:]) == (0, ["  nothing was missing"]), by_id
