@@ -14,6 +14,7 @@ from cisbot.cli.validate import validate
 from cisbot.errors import CisbotError, FieldError
 from cisbot.node import standalone
 from cisbot.node.config import ConfigError, load
+from cisbot.node.definitions import unusable
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -42,6 +43,9 @@ def run_node(args: argparse.Namespace) -> int:
     loaded = load(Path(args.config))
     for warning in loaded.warnings:
         standalone.say(warning)
+    for folder in loaded.settings.node.dags:
+        if why := unusable(folder):
+            standalone.say(f"node.dags: {folder}: {why}")
     asyncio.run(standalone.run(loaded.settings, args.trace))
     return OK
 

@@ -14,6 +14,7 @@ from typing import Any
 from cisbot.errors import CisbotError
 from cisbot.matrix.check import all_well, check_room
 from cisbot.node.config import load
+from cisbot.node.definitions import DagFiles
 
 DESCRIPTION = "Log in, look at the room, and say what is missing for this node to work."
 
@@ -35,6 +36,7 @@ def check(config_path: Path) -> int:
     for warning in loaded.warnings:
         print(f"warning  {warning}")
     settings = loaded.settings
+    _show_dags(settings.node.dags)
     findings = asyncio.run(check_room(settings.matrix, settings.node.data_dir, _say))
     for finding in findings:
         print(f"{'ok     ' if finding.ok else 'MISSING'}  {finding.what}")
@@ -44,6 +46,16 @@ def check(config_path: Path) -> int:
         print("This node can work.")
         return 0
     return 1
+
+
+def _show_dags(folders: tuple[Path, ...]) -> None:
+    read = DagFiles(folders).read()
+    assert read is not None, "the first time it reads always"
+    for problem in read.problems:
+        print(f"warning  node.dags: {problem}")
+    for folder in (folder for folder in folders if not folder.exists()):
+        print(f"         mkdir -p {folder}")
+    print(f"ok       {len(read.dags)} valid DAG{'' if len(read.dags) == 1 else 's'} in its folders")
 
 
 def _say(text: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from cisbot.core.dags.definition import Definition
+from cisbot.core.dags.definition import DEFINITION_BYTES_MAX, Definition
 from cisbot.core.dags.parse import parse_bytes
 from cisbot.core.inputs import Definitions
 
@@ -20,6 +21,13 @@ def _mark(path: Path) -> tuple[str, int, int]:
     return str(path), state.st_mtime_ns, state.st_size
 
 
+def unusable(folder: Path) -> str:
+    """Why no DAG files can be read from the folder; empty where they can."""
+    if not folder.is_dir():
+        return "no such folder"
+    return "" if os.access(folder, os.R_OK | os.X_OK) else "this user may not read it"
+
+
 class DagFiles:
     """The files below the configured folders."""
 
@@ -32,8 +40,8 @@ class DagFiles:
         files: list[Path] = []
         problems: list[str] = []
         for folder in self._folders:
-            if not folder.is_dir():
-                problems.append(f"{folder.name}: no such folder")
+            if why := unusable(folder):
+                problems.append(f"{folder.name}: {why}")
                 continue
             files.extend(p for p in sorted(folder.rglob("*")) if p.suffix in SUFFIXES and p.is_file())
         seen = tuple(_mark(path) for path in files[:FILES_MAX])
@@ -43,7 +51,8 @@ class DagFiles:
         dags: dict[str, Definition] = {}
         for path in files[:FILES_MAX]:
             try:
-                parsed = parse_bytes(path.read_bytes(), path.name)
+                with path.open("rb") as file:
+                    parsed = parse_bytes(file.read(DEFINITION_BYTES_MAX + 1), path.name)
             except OSError as error:
                 problems.append(f"{path.name}: {error.strerror}")
                 continue
