@@ -46,8 +46,21 @@ def run_node(args: argparse.Namespace) -> int:
     for folder in loaded.settings.node.dags:
         if why := unusable(folder):
             standalone.say(f"node.dags: {folder}: {why}")
+    if args.trace is not None:
+        _check_trace(args.trace)
     asyncio.run(standalone.run(loaded.settings, args.trace))
     return OK
+
+
+def _check_trace(path: Path) -> None:
+    """Better here than after the login."""
+    try:
+        path.open("ab").close()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise FieldError(
+            "--trace", f"{path} can't be written: {why}", "a file, new or to append to"
+        ) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

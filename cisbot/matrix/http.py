@@ -244,6 +244,7 @@ def check_address(text: str, field: str = "matrix.homeserver") -> str:
     expected = "the homeserver's address, such as https://example.org"
     try:
         url = URL(text)
+        (url.host or "").encode("idna")  # as the look-up does, without an error of ours there
     except ValueError as error:
         raise FieldError(field, f"is not an address: {error}", expected) from None
     if url.scheme not in ("http", "https") or not url.host:

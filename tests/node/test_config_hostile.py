@@ -74,6 +74,8 @@ def test_a_dag_folder_that_is_none(tmp_path: Path, value: str) -> None:
         ("https://example.org:99999", "is not an address: Port out of range"),
         ("https://example.org:0", "has port 0"),
         ("https://example.org:http", "is not an address: "),
+        ("https://a..b", "is not an address: "),
+        (f"https://{'a' * 100}", "is not an address: "),
         ("https://[::1", "is not an address: Invalid IPv6"),
         ("https://:8008", "is not an address: "),
         ("https://op:secret-word@example.org", "has a user or password in it"),
@@ -132,6 +134,12 @@ def test_a_password_keeps_all_but_its_line_break(tmp_path: Path, content: bytes,
     assert loaded.settings.matrix.password is not None
     assert loaded.settings.matrix.password.get_secret_value() == secret
     assert not loaded.warnings
+
+
+def test_a_trace_that_cant_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, trace = write(tmp_path), tmp_path / "none" / "trace"
+    assert main(["run", "--config", str(path), "--trace", str(trace)]) == 2
+    assert f"--trace: {trace} can't be written: No such file" in capsys.readouterr().err
 
 
 def test_all_of_them_at_once(tmp_path: Path) -> None:
