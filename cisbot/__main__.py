@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,24 +67,12 @@ def _check_trace(path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 not, 2 usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal can't show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     args = parser().parse_args(argv)
     try:
-        match args.command:
-            case "run":
-                return run_node(args)
-            case "validate":
-                return validate(args.files)
-            case "check" | "room":
-                code: int = args.run(args)
-                return code
-            case "publish":
-                return publish.publish(args)
-            case "status":
-                return local.status(args)
-            case "memory":
-                return local.memory(args)
-            case other:
-                raise AssertionError(other)
+        return _command(args)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return USAGE
@@ -92,8 +82,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CisbotError as error:
         sys.stderr.write(f"cisbot: {error}\n")
         return FAILED
+    except BrokenPipeError:  # whoever read our output has enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _command(args: argparse.Namespace) -> int:
+    match args.command:
+        case "run":
+            return run_node(args)
+        case "validate":
+            code = validate(args.files)
+            sys.stdout.flush()
+            return code
+        case "check" | "room":
+            done: int = args.run(args)
+            return done
+        case "publish":
+            return publish.publish(args)
+        case "status":
+            return local.status(args)
+        case "memory":
+            return local.memory(args)
+        case other:
+            raise AssertionError(other)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,15 @@ def validate(paths: Sequence[str]) -> int:
         found = _check(path, owners) if isinstance(path, Path) else [path]
         problems += len(found)
         for problem in found:
-            print(problem.text())
+            print(_printable(problem.text()))
     counted = f"{_count(files, 'file')}, {_count(problems, 'problem') if problems else 'all valid'}"
     print(counted if files else "nothing to check: name a DAG file or a folder")
     return USAGE if problems or not files else OK
+
+
+def _printable(text: str) -> str:
+    """One line that does to a terminal what it looks like."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _count(number: int, noun: str) -> str:
@@ -49,6 +54,8 @@ def _files(paths: Sequence[str]) -> Iterator[Path | Problem]:
 
 def _check(path: Path, owners: dict[str, Path]) -> list[Problem]:
     try:
+        if path.is_fifo() and not path.is_relative_to("/dev"):  # it would wait for ever
+            return [_problem(str(path), "the file", "is a pipe", "a DAG file or a folder")]
         with path.open("rb") as file:
             data = file.read(DEFINITION_BYTES_MAX + 1)
     except FileNotFoundError:

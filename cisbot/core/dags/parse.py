@@ -273,6 +273,9 @@ def _syntax(error: yaml.YAMLError, text: str) -> tuple[Spot, FieldError]:
         column = line.index("\t") + 1
         what, expected = "a tab is used for indentation", "spaces"
         return Spot(spot.line, column), FieldError(_FILE, what, expected, "Replace each tab by spaces.")
+    begun = getattr(error, "context_mark", None)
+    if context and begun is not None and begun.line + 1 < spot.line:
+        context += f", begun in line {begun.line + 1}"
     hint = next((tip for sign, tip in _HINTS.items() if sign in said or sign in context), "")
     what = f"{said} ({context})" if context else said
     return spot, FieldError(_FILE, what, "valid YAML", hint)
