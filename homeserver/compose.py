@@ -7,6 +7,7 @@ readable by their owner only. Done again, it renders anew and keeps secrets, nam
 import argparse
 import os
 import secrets
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,9 +69,15 @@ def init(
         "SYNAPSE_UID": str(os.getuid()),
         "SYNAPSE_GID": str(os.getgid()),
     }
-    lines = [f"{name}='{value}'\n" for name, value in values.items()]
+    lines = [f"{name}='{_escaped(value)}'\n" for name, value in values.items()]
     instance.write_private(env_file, "".join(lines))
-    return f"docker compose --env-file {env_file} -f {COMPOSE_FILE} up --detach --wait"
+    words = ["docker", "compose", "--env-file", str(env_file), "-f", str(COMPOSE_FILE)]
+    return shlex.join([*words, "up", "--detach", "--wait"])
+
+
+def _escaped(value: str) -> str:
+    """What stands between single quotes in a .env file, which has no other rule there."""
+    return value.replace("'", "\\'")
 
 
 def _kept_password(env_file: Path) -> str | None:

@@ -63,9 +63,9 @@ def main() -> int:
         for name in cluster.passwords.keys() - {"operator"}:
             person.wait(f"{name} to join", partial(is_record, name))
         failed = run_steps(Steps(cluster, person, say))
-        summary(cluster, time.monotonic() - began)
+        say(f"done in {time.monotonic() - began:.0f} s")
         if not given.once and not failed:
-            say("the cluster goes on; Ctrl-C stops it")
+            summary(cluster)
             stop.wait()
         return 1 if failed else 0
     except KeyboardInterrupt:
@@ -100,11 +100,15 @@ def run_steps(steps: Steps) -> bool:
     return failed
 
 
-def summary(cluster: Cluster, seconds: float) -> None:
-    """How to look for oneself."""
-    say(f"done in {seconds:.0f} s. Look for yourself with any Matrix client:")
+def summary(cluster: Cluster) -> None:
+    """How to look for oneself, while it goes on."""
+    say("the cluster goes on; Ctrl-C stops it. Look for yourself, with any Matrix client on this machine:")
     print(f"  homeserver {cluster.synapse.base_url}\n  user       {cluster.operator.user_id}")
     print(f"  password   {cluster.passwords['operator']}\n  room       #tasks:{cluster.synapse.server_name}")
+    print("  say        !dag help, !dag list, !dag publish backup_daily target=node-1 scope=proj-a")
+    print(
+        f"or in another terminal:\n  .venv/bin/cisbot status --config {cluster.config('node-1')}", flush=True
+    )
 
 
 if __name__ == "__main__":

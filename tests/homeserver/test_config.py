@@ -1,7 +1,9 @@
 """What Synapse and docker compose are given to read."""
 
 import base64
+import shlex
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from homeserver.config import (
     render_log,
 )
 from homeserver.errors import HomeserverError
-from homeserver.install import REQUIREMENTS
+from homeserver.install import REQUIREMENTS, install
 
 SECRETS = Secrets("a: 'shared' $secret", "m", "f")
 
@@ -134,3 +136,54 @@ def test_compose_file_fits_what_init_writes(tmp_path: Path) -> None:
         assert "${" + line.partition("=")[0] + ":?" in text
     [pin] = [line for line in REQUIREMENTS.read_text().splitlines() if "matrix-synapse" in line]
     assert services["synapse"]["image"] == f"matrixdotorg/synapse:v{pin.partition('==')[2]}"
+
+
+def test_compose_file_is_whole(tmp_path: Path) -> None:
+    """Docker is not at hand everywhere; this is what it would refuse, or find missing once it runs."""
+    compose.init(tmp_path)
+    file = yaml.safe_load(compose.COMPOSE_FILE.read_text())
+    rendered = yaml.safe_load((tmp_path / "homeserver.yaml").read_text())
+    assert set(file) == {"name", "services", "volumes"}
+    known = {"image", "restart", "environment", "volumes", "healthcheck", "depends_on", "ports"}
+    for service in file["services"].values():
+        assert set(service) <= known
+        assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+        assert set(service.get("depends_on", {})) <= set(file["services"])
+        for volume in service["volumes"]:
+            if isinstance(volume, str):
+                assert volume.partition(":")[0] in file["volumes"], volume
+    postgres, synapse = file["services"]["postgres"], file["services"]["synapse"]
+    args = rendered["database"]["args"]
+    assert rendered["database"]["name"] == "psycopg2"
+    assert (args["user"], args["dbname"]) == (
+        postgres["environment"]["POSTGRES_USER"], postgres["environment"]["POSTGRES_DB"],
+    )  # fmt: skip
+    assert args["host"] in file["services"]
+    [data] = synapse["volumes"]
+    assert (data["type"], data["target"]) == ("bind", "/data")
+    for path in (rendered["log_config"], rendered["signing_key_path"]):
+        assert Path(path).parent == Path(data["target"]) and (tmp_path / Path(path).name).is_file()
+    [listener] = rendered["listeners"]
+    assert synapse["ports"][0].rpartition(":")[2] == str(listener["port"])
+    assert f"localhost:{listener['port']}/" in synapse["healthcheck"]["test"][-1]
+
+
+def test_compose_stands_any_folder(tmp_path: Path) -> None:
+    data = tmp_path / "it's: odd"
+    command = shlex.split(compose.init(data))
+    assert command[:4] == ["docker", "compose", "--env-file", str(data / ".env")]
+    assert f"SYNAPSE_DATA='{tmp_path}/it\\'s: odd'\n" in (data / ".env").read_text()
+    assert shlex.split(compose.init(data)) == command
+
+
+@pytest.mark.synapse
+def test_synapse_reads_what_compose_gives_it(tmp_path: Path) -> None:
+    compose.init(tmp_path, server_name="cis.test")
+    python = install()
+    path = tmp_path / "homeserver.yaml"
+    path.write_text(path.read_text().replace("/data/", f"{tmp_path}/"))
+    log = tmp_path / "log.yaml"
+    log.write_text(log.read_text().replace("/data/", f"{tmp_path}/"))
+    command = [str(python), "-I", "-m", "synapse.config", "read", "server.server_name", "-c", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout.strip()[-8:]) == (0, "cis.test"), done.stderr + done.stdout

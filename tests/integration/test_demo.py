@@ -20,6 +20,7 @@ def test_every_step_comes_out_as_it_should_and_nothing_is_left(tmp_path: Path) -
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert done.stdout.count("as it should be") == 7
     assert "Traceback" not in done.stderr
+    assert "Look for yourself" not in done.stdout, "there is nothing left to look at"
     for log in root.glob("*/node.log"):
         assert "Traceback" not in log.read_text(), log.read_text()[-2000:]
     marked = [p for p in Path("/proc").glob("[0-9]*") if str(root) in _command(p)]
