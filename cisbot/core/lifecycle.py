@@ -202,8 +202,8 @@ class Lifecycle:
     def _goes_on(self, story: Iterable[ev.RoomEvent | ev.Rejected], won: Won, now: Instant) -> bool:
         """Whether a run may begin here: if somebody had begun it, its DAG's policy decides first."""
         run, before = self.board.runs.get(won.take.run), begun_before(story, won.take, self.board.is_node)
-        if run is None or run.status.over or before is None:
-            return True
+        if run is None or run.status.over or before is None or before.epoch <= run.epoch:
+            return True  # what this node knew to be lost was decided already
         if run.on_lost is OnLost.ASK:
             begun = replace(
                 run, status=RunStatus.RUNNING, node=before.node, account=before.sender,

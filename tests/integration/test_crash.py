@@ -10,7 +10,7 @@ import pytest
 from tests.integration.nodes import Nodes, wait_exit
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(180)]
-POINTS = (4, 9, 12, 15, 18, 22)
+POINTS = (4, 6, 9, 12, 15, 18)
 
 
 def test_killed_after_any_effect_every_run_ends(nodes: Nodes) -> None:

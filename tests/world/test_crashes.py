@@ -47,6 +47,8 @@ def test_a_node_killed_after_any_effect(policy: str, away_s: float, nodes: int) 
         ended = [task for machine in world.machines for task in machine.ended]
         assert set(ended) == {"a", "b"}, (effects, ended)
         assert ended.index("a") < ended.index("b"), (effects, ended)
+        questions = [body for body in world.room.bodies() if "Not known to be done" in body]
+        assert len(questions) <= 1, (effects, questions)
         finals = [body for body in world.room.bodies() if body.startswith("✅")]
         assert finals, (effects, world.room.bodies())
         if untouched and victim.crash_after is not None:
