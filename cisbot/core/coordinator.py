@@ -271,10 +271,10 @@ class Coordinator(Lifecycle):
     def _back(self, item: BackRead, now: Instant) -> None:
         key = ClaimKey(item.tag.removeprefix("back "))
         if key.startswith(MEMORY_PREFIX):
-            self.memory.back(key, item.epoch, now.boot)
+            self.memory.back(key, item.found, now.boot)
             return
         wish = next((w for w in self._wishes() if w.key == key), None)
-        self._say(*self.contender.back(key, item.epoch, wish, now.boot))
+        self._say(*self.contender.back(key, item.found, wish, now.boot))
 
     def _definitions(self, item: Definitions) -> None:
         self.definitions = dict(item.dags)

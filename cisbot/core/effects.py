@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from cisbot.core.frames import StartTask
-from cisbot.core.ids import ClaimKey, EventId, RunId
+from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.room.events import Json
 
 
@@ -50,11 +50,14 @@ class ReadState:
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """Ask for the highest epoch of any take of `key`, from the room's end back to `until`."""
+    """Ask above which epoch a fresh take of `key` must be, read from the room's end; answered by `BackRead`.
+
+    A take counts only where the charter's `epoch_step_max` allows that it was accepted.
+    """
 
     tag: str
     key: ClaimKey
-    until: EventId | None
+    epoch_step_max: int
 
 
 @dataclass(frozen=True, slots=True)

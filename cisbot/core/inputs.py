@@ -9,6 +9,7 @@ from cisbot.core.dags.definition import Definition
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, EventId
 from cisbot.core.room.events import Json, Rejected, RoomEvent
+from cisbot.core.room.past import Highest
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,10 @@ class StateRead:
 
 @dataclass(frozen=True, slots=True)
 class BackRead:
-    """The highest epoch found, or None where reading failed."""
+    """What was found, or None where reading failed or did not get far enough."""
 
     tag: str
-    epoch: int | None
+    found: Highest | None
 
 
 @dataclass(frozen=True, slots=True)

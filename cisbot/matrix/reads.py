@@ -15,13 +15,15 @@ from cisbot.core.effects import ReadBack, ReadLog, ReadState, ReadStory
 from cisbot.core.ids import RoomId, run_event
 from cisbot.core.inputs import BackRead, StateRead, StoryRead, TextRead
 from cisbot.core.room.decode import decode
-from cisbot.core.room.events import MemoryWrite, Rejected, Release, RoomEvent, Take
-from cisbot.core.room.wire import MEMORY_PREFIX, T_END, T_HEARTBEAT, T_LOCK, T_MEMORY, T_PROBE
+from cisbot.core.room.events import Rejected, Release, RoomCreate, RoomEvent, Take
+from cisbot.core.room.past import Past
+from cisbot.core.room.wire import place_of
 from cisbot.matrix.http import Api, Method, Path, RateLimited, Refused, Unreachable
 
-BACK_PAGES_MAX: Final = 200
+BACK_PAGES_MAX: Final = 400
+BACK_PAGE_EVENTS: Final = 500
 STORY_PAGES_MAX: Final = 50
-_CLAIM_TYPES: Final = (T_LOCK, T_MEMORY, T_HEARTBEAT, T_PROBE, T_END)
+_FIRST: Final = "m.room.create"
 
 
 async def read_state(api: Api, room_id: RoomId, ask: ReadState) -> StateRead:
@@ -52,12 +54,14 @@ async def whole_state(api: Api, room_id: RoomId) -> list[Mapping[str, object]]:
 
 
 async def read_back(api: Api, room_id: RoomId, ask: ReadBack) -> BackRead:
-    """The highest epoch of any take of the key, walking from the room's end to `until`.
+    """Above which epoch a fresh take of the key must be; None where the reading did not get far enough.
 
-    0 where there is none. None where the way was not walked to its end: `until` was not met.
+    The room's first event must have been seen, unless a head ends the reading before: a homeserver that
+    shows a member only a part of the history ends its pages too. `core/room/past.py` says why it may end.
     """
-    highest = 0
-    query = {"dir": "b", "limit": "100", "filter": json.dumps({"types": list(_CLAIM_TYPES)})}
+    past = Past(ask.key, ask.epoch_step_max)
+    kinds = [place_of(ask.key)[0], _FIRST]
+    query = {"dir": "b", "limit": str(BACK_PAGE_EVENTS), "filter": json.dumps({"types": kinds})}
     for _ in range(BACK_PAGES_MAX):
         try:
             answer = await api.read(Method.GET, Path.v3.rooms[room_id].messages, query=query)
@@ -65,26 +69,14 @@ async def read_back(api: Api, room_id: RoomId, ask: ReadBack) -> BackRead:
             return BackRead(ask.tag, None)
         chunk = answer.get("chunk")
         for raw in chunk if isinstance(chunk, list) else ():
-            if not isinstance(raw, dict):
-                continue
-            highest = max(highest, _epoch(decode(raw), ask))
-            if ask.until is not None and raw.get("event_id") == ask.until:
-                return BackRead(ask.tag, highest)
+            event = decode(raw) if isinstance(raw, dict) else None
+            if event is not None and (isinstance(event, RoomCreate) or past.reaches(event)):
+                return BackRead(ask.tag, past.highest())
         end = answer.get("end")
         if not isinstance(end, str) or end == query.get("from"):
-            return BackRead(ask.tag, highest if ask.until is None else None)
+            return BackRead(ask.tag, None)
         query = {**query, "from": end}
     return BackRead(ask.tag, None)
-
-
-def _epoch(event: RoomEvent | Rejected | None, ask: ReadBack) -> int:
-    match event:
-        case Take() if event.key == ask.key:
-            return event.epoch
-        case MemoryWrite() if event.key == ask.key and ask.key.startswith(MEMORY_PREFIX):
-            return event.version
-        case _:
-            return 0
 
 
 async def read_story(api: Api, room_id: RoomId, ask: ReadStory) -> StoryRead:

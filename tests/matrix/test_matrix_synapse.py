@@ -14,9 +14,10 @@ import pytest
 from pydantic import SecretStr
 
 from cisbot.core.effects import Ask, Priority, ReadBack, ReadMedia, ReadState, ReadStory, Send
-from cisbot.core.ids import ClaimKey, EventId, RoomId, RunId, UserId
+from cisbot.core.ids import ClaimKey, RoomId, RunId, UserId
 from cisbot.core.inputs import BackRead, RoomBatch, SendDone, SendFailed, StateRead, StoryRead, TextRead
 from cisbot.core.room.events import Message, Take
+from cisbot.core.room.past import Highest
 from cisbot.core.room.wire import T_LOCK
 from cisbot.core.settings import Matrix
 from cisbot.errors import CisbotError
@@ -242,10 +243,9 @@ async def test_reads(cluster: Cluster, inbox: Inbox) -> None:
         asks: list[Ask] = [
             ReadState("now", T_LOCK, key),
             ReadState("none", T_LOCK, "no/such"),
-            ReadBack("all", key, None),
-            ReadBack("last", key, ids[2]),
-            ReadBack("lost", key, EventId("$nowhere")),
-            ReadBack("other", ClaimKey("other/x"), None),
+            ReadBack("all", key, 1_000),
+            ReadBack("bounded", key, 2),
+            ReadBack("other", ClaimKey("other/x"), 1_000),
             ReadStory("story", run),
         ]
         for ask in asks:
@@ -257,8 +257,8 @@ async def test_reads(cluster: Cluster, inbox: Inbox) -> None:
     assert isinstance(now.event, Take)
     assert (now.event.epoch, now.event.event_id) == (3, ids[2])
     assert none == StateRead("none", None)
-    epochs = {t: i.epoch for t, i in found.items() if isinstance(i, BackRead)}
-    assert epochs == {"all": 7, "last": 3, "lost": None, "other": 0}
+    back = {t: i.found for t, i in found.items() if isinstance(i, BackRead)}
+    assert back == {"all": Highest(7, 3), "bounded": Highest(3, 3), "other": Highest(0, 0)}
     assert isinstance(story, StoryRead)
     assert story.events is not None
     assert {e.event_id for e in story.events} == set(ids)

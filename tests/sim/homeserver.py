@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cisbot.core.effects import Send
-from cisbot.core.ids import ClaimKey, EventId
+from cisbot.core.effects import ReadBack, Send
+from cisbot.core.ids import EventId
 from cisbot.core.room.decode import decode
-from cisbot.core.room.events import Json, MemoryWrite, Rejected, Release, RoomEvent, Take
+from cisbot.core.room.events import Json, MemoryWrite, Rejected, Release, Restate, RoomEvent, Take
+from cisbot.core.room.past import Highest, Past
+from cisbot.core.room.wire import place_of
 
 Seen = RoomEvent | Rejected
 
@@ -70,7 +72,7 @@ class Homeserver:
         """What came after `since`; only the last `limit` events where there are more."""
         start = max(since, len(self.stream) - limit)
         hidden = self.stream[since:start]
-        state = tuple(e for e in hidden if isinstance(e, Take | Release | MemoryWrite))
+        state = tuple(e for e in hidden if _kind(e))
         return Answer(tuple(self.stream[start:]), len(self.stream), bool(hidden), state)
 
     def join(self) -> Answer:
@@ -82,16 +84,21 @@ class Homeserver:
         found = self.state.get((kind, key))
         return found.event if found else None
 
-    def highest(self, key: ClaimKey) -> int:
-        """The highest epoch of any take of the key, or version of any write."""
-        return max((_epoch(e) for e in self.stream if getattr(e, "key", None) == key), default=0)
+    def highest(self, ask: ReadBack) -> Highest:
+        """Above which epoch a fresh take must be, read from the room's end."""
+        past = Past(ask.key, ask.epoch_step_max)
+        kind = place_of(ask.key)[0]
+        for event in reversed(self.stream):
+            if _kind(event) == kind and past.reaches(event):
+                break
+        return past.highest()
 
 
-def _epoch(event: Seen) -> int:
+def _kind(event: Seen) -> str:
     match event:
-        case Take():
-            return event.epoch
-        case MemoryWrite():
-            return event.version
+        case Take() | Release() | MemoryWrite() | Restate():
+            return place_of(event.key)[0]
+        case Rejected():
+            return event.type
         case _:
-            return 0
+            return ""

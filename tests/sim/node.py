@@ -15,7 +15,7 @@ from cisbot.core.effects import Ask, ReadBack, ReadState, Send
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId, order_hash
 from cisbot.core.inputs import MemoryAsk
 from cisbot.core.room.events import Intent, Outcome, Rejected, Release, Restate
-from cisbot.core.room.wire import MEMORY_PREFIX
+from cisbot.core.room.wire import MEMORY_PREFIX, key_of
 from tests.sim.checkers import Execution
 from tests.sim.homeserver import Answer, Seen
 from tests.sim.network import Outbox
@@ -160,7 +160,8 @@ class Node:
     def _event(self, event: Seen, now: float) -> None:
         self._note(event)
         if isinstance(event, Rejected):
-            self.keeper.reject(event, now)
+            if self.keeper.reject(event, now):
+                self.contender.gap()
         elif isinstance(event, Intent):
             self._ask(self.contender.observe(event, now))
         else:
@@ -342,15 +343,17 @@ class Node:
             case ReadState():
                 self.contender.state_read(ask.tag, server.named(ask.type, ask.state_key), now)
             case ReadBack() if ask.key == COUNTER:
-                self.memory.back(ask.key, server.highest(ask.key), now)
+                self.memory.back(ask.key, server.highest(ask), now)
             case ReadBack():
                 wish = next((w for w in self._wishes() if w.key == ask.key), None)
-                self._say(self.contender.back(ask.key, server.highest(ask.key), wish, now))
+                self._say(self.contender.back(ask.key, server.highest(ask), wish, now))
             case _:
                 raise AssertionError(ask)
         self._finish()
 
 
 def _key_of(event: Seen) -> ClaimKey | None:
+    if isinstance(event, Rejected):
+        return key_of(event.type, event.state_key)
     key: ClaimKey | None = getattr(event, "key", None)
     return None if isinstance(event, Intent) else key

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 
 from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.ids import ClaimKey
 from cisbot.core.room import events as ev
+from cisbot.core.room.wire import key_of
 
 Claimed = dict[int, tuple[str, str, int, str]]  # slot: account, incarnation, epoch, run
 Truth = tuple[int, str | None, Claimed, str | None]  # epoch, after, holders, value
@@ -21,6 +23,7 @@ class Reference:
         self._now: dict[ClaimKey, Truth] = {}
         self._history: dict[ClaimKey, tuple[list[int], list[Truth]]] = {}
         self._seen = 0
+        self._takes = Counter[ClaimKey]()
         self.stated: dict[ClaimKey, str | None] = {}  # the lock event that says all that is so, if any
 
     def follow(self, stream: list[ev.RoomEvent | ev.Rejected]) -> None:
@@ -43,7 +46,8 @@ class Reference:
         match event:
             case ev.Take():
                 epoch, after, holders, value = self._now.setdefault(event.key, NOTHING)
-                good = event.after == after and epoch < event.epoch <= epoch + self._bounds.epoch_step_max
+                limit = self._limit(event, epoch)
+                good = event.after == after and epoch < event.epoch <= limit
                 if good and event.lease_s <= self._bounds.lease_s_max:
                     mine = {event.slot: (event.sender, event.incarnation, event.epoch, event.run)}
                     kept = {} if event.fresh else holders
@@ -51,17 +55,17 @@ class Reference:
                     self._set(event.key, (event.epoch, event.event_id, {**kept, **mine}, value))
             case ev.MemoryWrite():
                 epoch, after, holders, _ = self._now.setdefault(event.key, NOTHING)
-                if event.after == after and epoch < event.version <= epoch + self._bounds.epoch_step_max:
+                limit = self._limit(event, epoch)
+                if event.after == after and epoch < event.version <= limit:
                     self.stated[event.key] = event.event_id
                     self._set(event.key, (event.version, event.event_id, holders, event.value))
             case ev.Release():
                 self._now.setdefault(event.key, NOTHING)
-                if self._let_go(event.key, (event.sender, event.incarnation, event.epoch), event.event_id):
-                    self.stated[event.key] = event.event_id
+                who = (event.sender, event.incarnation, event.epoch)
+                self._let_go(event.key, who, event.event_id, event.event_id)
             case ev.End():
                 for key in list(self._now):
-                    if self._let_go(key, (event.sender, event.incarnation), event.event_id):
-                        self.stated[key] = None
+                    self._let_go(key, (event.sender, event.incarnation), event.event_id, None)
             case ev.Heartbeat():
                 for key, epochs in _renewed(event).items():
                     truth = self._now.get(key, NOTHING)
@@ -74,15 +78,23 @@ class Reference:
                     self._set(key, (truth[0], event.event_id, *truth[2:]))
             case ev.Restate():
                 self._now.setdefault(event.key, NOTHING)
+            case ev.Rejected():
+                if spoilt := key_of(event.type, event.state_key):
+                    self._now.setdefault(spoilt, NOTHING)
             case _:
                 pass
 
-    def _let_go(self, key: ClaimKey, who: tuple[object, ...], by: str) -> bool:
+    def _limit(self, event: ev.Take | ev.MemoryWrite, epoch: int) -> int:
+        self._takes[event.key] += 1
+        step = self._bounds.epoch_step_max
+        return max(epoch + step, step * self._takes[event.key]) if event.fresh else epoch + step
+
+    def _let_go(self, key: ClaimKey, who: tuple[object, ...], by: str, stated: str | None) -> None:
         epoch, _, holders, value = self._now[key]
         kept = {slot: h for slot, h in holders.items() if h[: len(who)] != who}
         if len(kept) < len(holders):
             self._set(key, (epoch, by, kept, value))
-        return len(kept) < len(holders)
+            self.stated[key] = stated
 
     def _set(self, key: ClaimKey, truth: Truth) -> None:
         self._now[key] = truth

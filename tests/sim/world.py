@@ -6,12 +6,14 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cisbot.core.claims.messages import Claim, Me, take
 from cisbot.core.claims.state import Bounds
 from cisbot.core.effects import Send
-from cisbot.core.ids import ClaimKey, EventId, RunId
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
 from cisbot.core.room.events import Outcome, Release
+from cisbot.core.room.wire import EPOCH_MAX
 from tests.sim.checkers import Checkers, Violation
 from tests.sim.homeserver import Homeserver
 from tests.sim.node import COUNTER, Node
@@ -34,11 +36,15 @@ class Faults:
     crash_s: float = 0.0
     pause_s: float = 0.0
     lag_s: float = 0.0
+    junk_s: float = 0.0
 
 
 CALM = Faults()
 MILD = Faults(0.01, 0.02, 0.01, 0.03, 0.05, 0.005, 40.0, 60.0, 60.0)
 HARD = Faults(0.05, 0.05, 0.05, 0.10, 0.10, 0.05, 15.0, 20.0, 20.0)
+HOSTILE = replace(HARD, junk_s=4.0)
+STEP_MAX = 1_000
+EVIL = Me(NodeId("evil"), UserId("@evil:hs"), Incarnation("evil"))
 
 
 class World:
@@ -52,9 +58,9 @@ class World:
         self.lease_max_s = self.lease_s * rng.choice((1, 2))
         self.slots = rng.choice((1, 1, 2))
         self.headless = rng.random() < 0.2  # nobody waits for an intent: all ask at once
-        self.faults = rng.choice((CALM, MILD, HARD, HARD))
+        self.faults = rng.choice((CALM, MILD, HARD, HARD, HOSTILE))
         self.chaos_s = rng.uniform(20, 60)
-        self.bounds = Bounds(self.lease_max_s, 1_000)
+        self.bounds = Bounds(self.lease_max_s, STEP_MAX)
         self.server = Homeserver()
         self.checkers = Checkers(self.bounds)
         self.keys = [ClaimKey(f"d/{n}") for n in range(rng.choice((1, 1, 2)))]
@@ -138,6 +144,7 @@ class World:
             (self.faults.crash_s, self._crash),
             (self.faults.pause_s, self._pause),
             (self.faults.lag_s, self._lag),
+            (self.faults.junk_s, self._junk),
         ):
             at = 0.0
             while every and (at := at + self.rng.expovariate(1 / every)) < self.chaos_s:
@@ -164,6 +171,19 @@ class World:
         node = self.rng.choice(self.nodes)
         node.lag_until = self.now + self.rng.uniform(0.2, 3) * self.lease_max_s
         self.log(f"{node.name} hears nothing until {node.lag_until:.2f}")
+
+    def _junk(self) -> None:
+        """A member sends a lock request that is void, with an epoch that nobody can take seriously."""
+        key, rng, nonce = self.rng.choice(self.keys), self.rng, EVIL.nonce()
+        epoch = rng.choice((1, STEP_MAX, STEP_MAX + 1, STEP_MAX * rng.randint(2, 9), EPOCH_MAX))
+        claim = Claim(RunId("$evil"), "d", "s", 1, "0")
+        send = take(
+            EVIL, nonce, key, 0, epoch, EventId("$nowhere"), claim, fresh=rng.random() < 0.5, head=None,
+            opens=(), takes=EPOCH_MAX,
+        )  # fmt: skip
+        if rng.random() < 0.3:
+            send = replace(send, content={"action": "steal"})
+        self.persist(EVIL.account, send, self.now)
 
     def _published(self) -> None:
         for node in self.nodes:

@@ -49,6 +49,7 @@ from cisbot.core.inputs import (
 )
 from cisbot.core.outbound import Kept
 from cisbot.core.room.decode import decode
+from cisbot.core.room.past import Highest, Past
 from cisbot.core.room.events import Json
 from cisbot.core.room.wire import T_NODE
 from cisbot.core.runs.power_rows import powers_from_meta
@@ -218,7 +219,7 @@ class Machine:
                 raw = self.room.state.get((ask.type, ask.state_key))
                 self.feed(StateRead(ask.tag, decode(raw) if raw else None), now)
             case ReadBack():
-                self.feed(BackRead(ask.tag, self._highest(ask.key)), now)
+                self.feed(BackRead(ask.tag, self._past(ask)), now)
             case ReadStory():
                 events = tuple(e for e in self.room.events(0) if getattr(e, "run", None) == ask.run)
                 self.feed(StoryRead(ask.tag, events), now)
@@ -245,9 +246,12 @@ class Machine:
                 self.crash()
         return not self.alive
 
-    def _highest(self, key: ClaimKey) -> int:
-        epochs = [getattr(e, "epoch", 0) for e in self.room.events(0) if getattr(e, "key", None) == key]
-        return max(epochs, default=0)
+    def _past(self, ask: ReadBack) -> Highest:
+        past = Past(ask.key, ask.epoch_step_max)
+        for event in reversed(self.room.events(0)):
+            if event.event_id and past.reaches(event):
+                break
+        return past.highest()
 
     def _send(self, send: Send, now: Instant) -> None:
         if self.mute:

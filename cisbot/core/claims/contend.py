@@ -18,10 +18,12 @@ from cisbot.core.claims.state import Head
 from cisbot.core.effects import Ask, ReadBack, ReadState, Send
 from cisbot.core.ids import ClaimKey, EventId, Nonce, RunId
 from cisbot.core.room.events import ClaimEvent, Intent, Probe, Rejected, RoomEvent, Take
-from cisbot.core.room.wire import T_INTENT
+from cisbot.core.room.past import Highest
+from cisbot.core.room.wire import EPOCH_MAX, T_INTENT
 
 ECHO_MAX_S = 30.0  # an own send whose echo stays away so long is given up
 RETRY_S = 1.0
+BACK_RETRY_S = 30.0
 INTENTS_MAX = 4_000
 INTENT = "intent "  # the tag of a question, before the key
 
@@ -122,15 +124,18 @@ class Contender:
         wait = self._patience(attempt.rank) if other else 0.0
         self._move(key, attempt, Phase.DEFERRED, now + wait)
 
-    def back(self, key: ClaimKey, epoch: int | None, wish: Wish | None, now: float) -> list[Send]:
+    def back(self, key: ClaimKey, found: Highest | None, wish: Wish | None, now: float) -> list[Send]:
         """The highest epoch is known: take afresh, naming the probe."""
         attempt, probe = self._attempts.get(key), self._probe_of(key)
         if attempt is None or attempt.phase is not Phase.BACK:
             return []
-        if epoch is None or wish is None or probe is None or not self._keeper.ledger.is_unsure(key):
+        if found is None or found.epoch >= EPOCH_MAX:  # reading may cost hundreds of requests
+            self._move(key, attempt, Phase.BACK, now + BACK_RETRY_S)
+            return []
+        if wish is None or probe is None or not self._keeper.ledger.is_unsure(key):
             self._move(key, attempt, Phase.PROBE, now + RETRY_S)
             return []
-        return self._take(wish, probe[0], epoch + 1, 0, now, fresh=True)
+        return self._take(wish, probe[0], found.epoch + 1, 0, now, fresh=found)
 
     def failed(self, nonce: str, now: float, wait_s: float = RETRY_S) -> None:
         """A send of this node is given up: try again a little later."""
@@ -203,7 +208,7 @@ class Contender:
         if attempt.phase is Phase.TAKE:  # its echo never came
             self._move(wish.key, attempt, Phase.TURN, now + RETRY_S)
             return []
-        return self._take(wish, head.after, head.epoch + 1, slot, now, fresh=False)
+        return self._take(wish, head.after, head.epoch + 1, slot, now, fresh=None)
 
     def _slot(self, wish: Wish, head: Head, now: float) -> int | None:
         """A slot that is free or lapsed; if the run is in one already, only that one. None: wait."""
@@ -225,7 +230,7 @@ class Contender:
         slot: int,
         now: float,
         *,
-        fresh: bool,
+        fresh: Highest | None,
     ) -> list[Send]:
         keeper = self._keeper
         nonce = keeper.me.nonce()
@@ -236,8 +241,8 @@ class Contender:
         head = None if fresh or after is None else keeper.ledger.carried(wish.key)
         return [
             take(
-                keeper.me, nonce, wish.key, slot, epoch, after, wish.claim,
-                fresh=fresh, head=head, opens=(),
+                keeper.me, nonce, wish.key, slot, epoch, after, wish.claim, fresh=fresh is not None,
+                head=head, opens=(), takes=fresh.takes if fresh else 0,
             )
         ]  # fmt: skip
 
@@ -254,7 +259,7 @@ class Contender:
                 self._attempts[key] = Attempt(event, wish.claim.run, Phase.PROBE, quiet, wish.rank)
                 return [], []
             self._attempts[key] = Attempt(event, wish.claim.run, Phase.BACK, now + ECHO_MAX_S, wish.rank)
-            return [], [ReadBack(f"back {key}", key, None)]
+            return [], [ReadBack(f"back {key}", key, self._keeper.ledger.bounds.epoch_step_max)]
         if attempt is None:
             turn = now + wish.rank * self._stagger()
             self._attempts[key] = attempt = Attempt(None, wish.claim.run, Phase.TURN, turn, wish.rank)

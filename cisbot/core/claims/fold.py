@@ -71,7 +71,7 @@ def _judge_cas(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict
         return Void(VoidReason.NOT_AFTER)
     if epoch <= head.epoch:
         return Void(VoidReason.EPOCH_NOT_HIGHER)
-    if epoch - head.epoch > bounds.epoch_step_max:
+    if epoch > _epoch_max(head, bounds, fresh=event.fresh):
         return Void(VoidReason.EPOCH_TOO_FAR)
     if isinstance(event, MemoryWrite):
         return Accepted()
@@ -90,6 +90,16 @@ def _judge_cas(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict
     return Accepted(granted=new, freed=freed)
 
 
+def _epoch_max(head: Head, bounds: Bounds, *, fresh: bool) -> int:
+    """One step above the head's; fresh, the sender doesn't know that, but how many takes the room has seen.
+
+    It must be above every one of them that may have been accepted, and void ones may lie steps above the
+    head: so one step for each, and so for itself. Any accepted epoch is below that bound.
+    """
+    step = bounds.epoch_step_max
+    return max(head.epoch + step, step * (head.takes + head.later + 1) if fresh else 0)
+
+
 def touch(head: Head) -> Head:
     """The head of a key that has had a lock event, whatever became of it."""
     return head if head.touched else replace(head, touched=True)
@@ -98,14 +108,18 @@ def touch(head: Head) -> Head:
 def fold(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> tuple[Head, Verdict]:
     """The head after the event: an accepted one becomes `after`, a void one changes nothing.
 
-    Nothing but that the key is `touched` now, if it is a lock event: the state names the key from then on.
+    Nothing but that the key is `touched` now, if it is a lock event: the state names the key from then on;
+    and that a take counts.
     """
     verdict = judge(key, head, event, bounds)
     if isinstance(event, Take | Release | MemoryWrite):
         head = touch(head)
+    if isinstance(event, Take | MemoryWrite):
+        head = replace(head, later=head.later + 1)
     if isinstance(verdict, Void):
         return head, verdict
-    after = replace(head.without(*verdict.freed), after=event.event_id)
+    rest = head.without(*verdict.freed)
+    after = replace(rest, after=event.event_id, takes=head.takes + head.later, later=0)
     match event:
         case Take() if verdict.granted is not None:
             after = replace(after, epoch=event.epoch, holders=after.with_holder(verdict.granted))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cisbot.core.claims.fold import concerns, fold, touch
-from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, carried, from_carried
+from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, Void, carried, from_carried
 from cisbot.core.ids import ClaimKey, EventId
 from cisbot.core.room.events import (
     CarriedHead,
@@ -159,8 +159,10 @@ class Ledger:
         if later is None or [e.event_id for e in later] != [event.event_id]:
             return []
         epoch = event.epoch if isinstance(event, Take) else event.version
-        before = Head(epoch - 1, event.after, touched=True)
+        before = Head(epoch - 1, event.after, touched=True, takes=event.takes)
         after, verdict = fold(event.key, before, event, self.bounds)
+        if isinstance(verdict, Void) or epoch > self.bounds.epoch_step_max * (event.takes + 1):
+            return []
         return [self._settle(event.key, before, later), Judged(event.key, event, verdict, after)]
 
     def _settle(self, key: ClaimKey, head: Head, later: Iterable[ClaimEvent]) -> Adopted:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Container
 from dataclasses import dataclass, field
 
+from cisbot.core.claims.contend import BACK_RETRY_S
 from cisbot.core.claims.fold import concerns
 from cisbot.core.claims.keeper import RHO, Keeper
 from cisbot.core.claims.messages import memory_write
@@ -19,6 +20,7 @@ from cisbot.core.effects import Ask, ReadBack, Send
 from cisbot.core.ids import ClaimKey, EventId, Nonce
 from cisbot.core.inputs import MemoryAsk
 from cisbot.core.room.events import ClaimEvent, JsonMap, MemoryWrite, Probe
+from cisbot.core.room.past import Highest
 from cisbot.core.room.wire import VALUE_BYTES_MAX
 
 TRIES_MAX = 10
@@ -45,7 +47,7 @@ class _Op:
     unsure: bool = False
     probe: tuple[EventId, float] | None = None
     gaps: int = 0  # the ledger's, when it was first written
-    epoch: int | None = None
+    back: Highest | None = None
     reading: bool = False
 
 
@@ -88,7 +90,7 @@ class Memory:
             if isinstance(event, Probe) and key in event.keys:
                 op.probe, op.until = (event.event_id, now), now
             elif op.probe is not None and concerns(event, key):
-                op.probe, op.epoch, op.reading = None, None, False
+                op.probe, op.back, op.reading = None, None, False
             mine = event.sender == self._keeper.me.account
             if mine and isinstance(event, MemoryWrite) and event.key == key and event.nonce in op.nonces:
                 self._echo(key, state, op, event, now)
@@ -113,11 +115,12 @@ class Memory:
             if state.queue and txn in state.queue[0].nonces[-1:]:
                 state.queue[0].until = now + 1.0  # its echo counts all the same, should it come
 
-    def back(self, key: ClaimKey, epoch: int | None, now: float) -> None:
+    def back(self, key: ClaimKey, found: Highest | None, now: float) -> None:
         """The highest version of an unsure key is known."""
         state = self._keys.get(key)
         if state and state.queue and state.queue[0].reading:
-            state.queue[0].epoch, state.queue[0].reading = epoch, False
+            state.queue[0].back, state.queue[0].reading = found, False
+            state.queue[0].until = now if found else now + BACK_RETRY_S
 
     def due(self, now: float) -> tuple[list[Send], list[Ask], list[MemoryReply]]:
         """One step for the first request of every key."""
@@ -173,13 +176,13 @@ class Memory:
         carried = None if fresh else self._keeper.ledger.carried(key)
         return memory_write(
             self._keeper.me, nonce, key, head.epoch + 1, head.after, op.ask.value, fresh=fresh,
-            head=carried if head.after is not None else None,
+            head=carried if head.after is not None else None, takes=head.takes if fresh else 0,
         )  # fmt: skip
 
     def _unsure(self, key: ClaimKey, op: _Op, now: float, sends: list[Send], asks: list[Ask]) -> None:
         op.unsure = True
         if op.probe is not None and self._keeper.ledger.since(key, op.probe[0]) is None:
-            op.probe, op.epoch, op.reading = None, None, False  # events were missed since
+            op.probe, op.back, op.reading = None, None, False  # events were missed since
         if op.probe is None:
             if op.probed and op.ask.op == "get":
                 op.tries += 1
@@ -192,11 +195,13 @@ class Memory:
         quiet = at + self._keeper.ledger.bounds.lease_s_max * (1 + 2 * RHO)
         if now < quiet:
             op.until = quiet
-        elif op.epoch is None:
+        elif op.back is None:
             op.reading, op.until = True, now + ECHO_MAX_S
-            asks.append(ReadBack(f"back {key}", key, None))
+            asks.append(ReadBack(f"back {key}", key, self._keeper.ledger.bounds.epoch_step_max))
         elif op.ask.op == "set":
-            sends.append(self._write(key, op, Head(op.epoch, event), now, fresh=True))
+            sends.append(
+                self._write(key, op, Head(op.back.epoch, event, takes=op.back.takes), now, fresh=True)
+            )
         else:
             op.tries = TRIES_MAX
 

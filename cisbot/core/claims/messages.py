@@ -90,8 +90,9 @@ def take(
     fresh: bool,
     head: CarriedHead | None,
     opens: tuple[RunId, ...],
+    takes: int = 0,
 ) -> Send:
-    """A lock request."""
+    """A lock request. `takes` is for fresh ones: how many the key had before."""
     content: dict[str, Json] = {
         **me.named(),
         "action": "take",
@@ -105,6 +106,7 @@ def take(
         "lease_s": claim.lease_s,
         "definition": claim.definition,
         "fresh": fresh,
+        "takes": takes,
         "open_runs": list(opens[: wire.OPEN_RUNS_MAX]),
         "m.relates_to": _reference(claim.run),
     }
@@ -207,8 +209,9 @@ def memory_write(
     *,
     fresh: bool,
     head: CarriedHead | None,
+    takes: int = 0,
 ) -> Send:
-    """A write to public memory."""
+    """A write to public memory. `takes` is for fresh ones: how many writes the key had before."""
     content: dict[str, Json] = {
         "incarnation": me.incarnation,
         "nonce": nonce,
@@ -216,6 +219,7 @@ def memory_write(
         "after": after,
         "value": value,
         "fresh": fresh,
+        "takes": takes,
     }
     if head is not None:
         content["head"] = head_to_wire(head)

@@ -15,6 +15,8 @@ class Head:
 
     `touched`: the key has had a lock event, be it void or illegible. The room's state names it from then
     on, so whoever joins is unsure of it and asks; and what answers such a probe must be after it.
+    `takes` and `later`: how many takes it had up to its `after`, void ones too, and since then. They bound
+    a fresh take's epoch; told apart, whoever adopts the head and folds the rest on top counts none twice.
     """
 
     epoch: int = 0
@@ -22,6 +24,8 @@ class Head:
     holders: tuple[Holder, ...] = ()
     value: str | None = None
     touched: bool = False
+    takes: int = 0
+    later: int = 0
 
     def holder_of(self, slot: int) -> Holder | None:
         """The holder of a slot, or None."""
@@ -91,9 +95,9 @@ class Bounds:
 
 def carried(key: ClaimKey, head: Head) -> CarriedHead:
     """A head as it travels."""
-    return CarriedHead(key, head.epoch, head.after, head.holders, head.value)
+    return CarriedHead(key, head.epoch, head.after, head.holders, head.value, head.takes)
 
 
 def from_carried(head: CarriedHead) -> Head:
     """A head that another node carried."""
-    return Head(head.epoch, head.after, head.holders, head.value, touched=True)
+    return Head(head.epoch, head.after, head.holders, head.value, touched=True, takes=head.takes)

@@ -109,7 +109,7 @@ def _lock(e: _Raw) -> RoomEvent:
             return ev.Take(
                 e.event_id, e.sender, e.ts_ms, key, node, incarnation, Nonce(model.nonce),
                 model.slot, model.epoch, _event_id(model.after), RunId(model.run), model.dag,
-                model.scope, model.lease_s, model.definition, model.fresh, head, runs,
+                model.scope, model.lease_s, model.definition, model.fresh, head, model.takes, runs,
             )  # fmt: skip
         case wire.LockRelease():
             return ev.Release(
@@ -165,7 +165,7 @@ def _memory(e: _Raw) -> RoomEvent:
         )
     return ev.MemoryWrite(
         e.event_id, e.sender, e.ts_ms, key, Incarnation(m.incarnation), Nonce(m.nonce), m.version,
-        _event_id(m.after), m.value, m.fresh, head,
+        _event_id(m.after), m.value, m.fresh, head, m.takes,
     )  # fmt: skip
 
 

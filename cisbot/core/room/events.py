@@ -58,6 +58,7 @@ class CarriedHead:
     after: EventId | None
     holders: tuple[Holder, ...]
     value: str | None = None
+    takes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Take(Event):
     definition: str
     fresh: bool = False
     head: CarriedHead | None = None
+    takes: int = 0
     open_runs: tuple[RunId, ...] = ()
 
 
@@ -155,6 +157,7 @@ class MemoryWrite(Event):
     value: str | None
     fresh: bool = False
     head: CarriedHead | None = None
+    takes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

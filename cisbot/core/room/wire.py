@@ -39,6 +39,7 @@ Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=320)]
 Short = Annotated[str, StringConstraints(max_length=128)]
 Epoch = Annotated[int, Field(ge=1, le=EPOCH_MAX)]
+Count = Annotated[int, Field(ge=0, le=EPOCH_MAX)]
 Slot = Annotated[int, Field(ge=0, le=63)]
 Lease = Annotated[int, Field(ge=1, le=86_400)]
 Value = Annotated[str, StringConstraints(max_length=VALUE_BYTES_MAX)]
@@ -66,10 +67,11 @@ class HeadWire(Wire):
     """A carried head."""
 
     key: Key
-    epoch: Annotated[int, Field(ge=0, le=EPOCH_MAX)]
+    epoch: Count
     after: Id | None
     holders: Annotated[list[HolderWire], Field(max_length=64)] = []
     value: Value | None = None
+    takes: Count = 0
 
 
 class LockTake(Wire):
@@ -88,6 +90,7 @@ class LockTake(Wire):
     lease_s: Lease
     definition: Short
     fresh: bool = False
+    takes: Count = 0
     head: HeadWire | None = None
     open_runs: Annotated[list[Id], Field(max_length=OPEN_RUNS_MAX)] = []
 
@@ -168,6 +171,7 @@ class MemoryWire(Wire):
     after: Id | None
     value: Value | None
     fresh: bool = False
+    takes: Count = 0
     head: HeadWire | None = None
 
 
@@ -236,7 +240,12 @@ def head_to_wire(head: CarriedHead) -> JsonMap:
         for h in head.holders
     ]
     return HeadWire(
-        key=head.key, epoch=head.epoch, after=head.after, holders=holders, value=head.value
+        key=head.key,
+        epoch=head.epoch,
+        after=head.after,
+        holders=holders,
+        value=head.value,
+        takes=head.takes,
     ).model_dump(mode="json", exclude_none=False)
 
 
@@ -259,4 +268,5 @@ def head_from_wire(wire: HeadWire) -> CarriedHead:
             for h in wire.holders
         ),
         wire.value,
+        wire.takes,
     )

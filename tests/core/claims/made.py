@@ -67,17 +67,20 @@ def take(
     fresh: bool = False,
     nonce: str = "n",
     carries: CarriedHead | None = None,
+    takes: int = 0,
 ) -> Take:
     """A lock request."""
     return Take(
         EventId(event), account(name), 0, key, *_who(name), Nonce(nonce), slot, epoch,
-        EventId(after) if after else None, run, "d", "s", lease_s, "0", fresh, carries,
+        EventId(after) if after else None, run, "d", "s", lease_s, "0", fresh, carries, takes,
     )  # fmt: skip
 
 
-def release(event: str, name: str = "a", *, key: ClaimKey = KEY, epoch: int = 1) -> Release:
+def release(
+    event: str, name: str = "a", *, key: ClaimKey = KEY, epoch: int = 1, carries: CarriedHead | None = None
+) -> Release:
     """A slot is given back."""
-    return Release(EventId(event), account(name), 0, key, *_who(name), Nonce("r"), epoch, RUN, None)
+    return Release(EventId(event), account(name), 0, key, *_who(name), Nonce("r"), epoch, RUN, None, carries)
 
 
 def beat(
@@ -109,11 +112,12 @@ def write(
     value: str | None = "v",
     fresh: bool = False,
     nonce: str = "w",
+    takes: int = 0,
 ) -> MemoryWrite:
     """A write to public memory."""
     return MemoryWrite(
         EventId(event), account(name), 0, key, process(name), Nonce(nonce), version,
-        EventId(after) if after else None, value, fresh,
+        EventId(after) if after else None, value, fresh, None, takes,
     )  # fmt: skip
 
 

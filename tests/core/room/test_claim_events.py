@@ -26,6 +26,7 @@ MEMORY = NAMES.map(lambda name: ClaimKey(wire.MEMORY_PREFIX + name))
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=320).map(EventId)
 RUNS = IDS.map(RunId)
 EPOCHS = st.integers(1, wire.EPOCH_MAX)
+COUNTS = st.integers(0, wire.EPOCH_MAX)
 VALUES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 TOKENS = st.from_regex(r"[A-Za-z0-9._-]{1,60}", fullmatch=True)
 MES = st.builds(Me, NAMES.map(NodeId), st.just(SENDER), TOKENS.map(Incarnation))
@@ -39,7 +40,9 @@ CLAIMS = st.builds(Claim, RUNS, NAMES, st.text("abc-:", max_size=128), st.intege
 def heads(key: ClaimKey) -> st.SearchStrategy[CarriedHead]:
     """Heads of a key."""
     held = st.lists(HOLDERS, max_size=3).map(tuple)
-    return st.builds(CarriedHead, st.just(key), st.integers(0, wire.EPOCH_MAX), st.none() | IDS, held, VALUES)
+    return st.builds(
+        CarriedHead, st.just(key), st.integers(0, wire.EPOCH_MAX), st.none() | IDS, held, VALUES, COUNTS
+    )
 
 
 def told(send: Send) -> object:
@@ -59,14 +62,14 @@ def test_take(
     data: st.DataObject, me: Me, key: ClaimKey, claim: Claim, epoch: int, after: EventId | None, slot: int,
     fresh: bool,
 ) -> None:  # fmt: skip
-    head = data.draw(st.none() | heads(key))
+    head, takes = data.draw(st.none() | heads(key)), data.draw(COUNTS)
     nonce, opens = me.nonce(), (claim.run,)
     send = messages.take(
-        me, nonce, key, slot, epoch, after, claim, fresh=fresh, head=head, opens=opens
+        me, nonce, key, slot, epoch, after, claim, fresh=fresh, head=head, opens=opens, takes=takes
     )  # fmt: skip
     assert told(send) == ev.Take(
         EventId("$event"), SENDER, 7, key, me.node, me.incarnation, nonce, slot, epoch, after, claim.run,
-        claim.dag, claim.scope, claim.lease_s, claim.definition, fresh, head, opens,
+        claim.dag, claim.scope, claim.lease_s, claim.definition, fresh, head, takes, opens,
     )  # fmt: skip
 
 
@@ -92,10 +95,12 @@ def test_memory_write(
     data: st.DataObject, me: Me, key: ClaimKey, version: int, after: EventId | None, value: str | None,
     fresh: bool,
 ) -> None:  # fmt: skip
-    head, nonce = data.draw(st.none() | heads(key)), me.nonce()
-    send = messages.memory_write(me, nonce, key, version, after, value, fresh=fresh, head=head)
+    head, nonce, takes = data.draw(st.none() | heads(key)), me.nonce(), data.draw(COUNTS)
+    send = messages.memory_write(
+        me, nonce, key, version, after, value, fresh=fresh, head=head, takes=takes
+    )  # fmt: skip
     assert told(send) == ev.MemoryWrite(
-        EventId("$event"), SENDER, 7, key, me.incarnation, nonce, version, after, value, fresh, head
+        EventId("$event"), SENDER, 7, key, me.incarnation, nonce, version, after, value, fresh, head, takes
     )
 
 
