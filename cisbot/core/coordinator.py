@@ -6,6 +6,7 @@ of this node are pursued, executions go on, answers that are due are given, and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from cisbot.core.claims.contend import RETRY_S
@@ -14,9 +15,9 @@ from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, node_record
 from cisbot.core.claims.rows import head_to_row
 from cisbot.core.claims.state import Bounds, Head
-from cisbot.core.effects import Answer, Drop, Put, ReadStory, Step
+from cisbot.core.effects import Answer, Drop, Put, ReadRuns, ReadStory, Step
 from cisbot.core.frames import TaskEnded, TaskStarted
-from cisbot.core.ids import ClaimKey, RunId
+from cisbot.core.ids import ClaimKey, RunId, run_event
 from cisbot.core.inputs import (
     BackRead,
     Definitions,
@@ -24,6 +25,7 @@ from cisbot.core.inputs import (
     Instant,
     MemoryAsk,
     RoomBatch,
+    RunsRead,
     SendDone,
     SendFailed,
     StateRead,
@@ -46,6 +48,7 @@ from cisbot.core.runs.remembering import MARK
 from cisbot.core.runs.rows import node_to_row, run_to_row
 from cisbot.core.runs.state import RunStatus
 
+OPEN_ASKED_MAX = 200
 FORBIDDEN_S = 60.0  # before a claim is tried again that the room refused
 
 
@@ -76,14 +79,8 @@ class Coordinator(Lifecycle):
                 self._batch(item, now)
             case SendDone() | SendFailed():
                 self._sent(item, now)
-            case StateRead():
-                self.contender.state_read(item.tag, item.event, now.boot)
-            case BackRead():
-                self._back(item, now)
-            case StoryRead():
-                self._story(item, now)
-            case TextRead():
-                self.desk.text_read(item, now)
+            case StateRead() | BackRead() | StoryRead() | RunsRead() | TextRead():
+                self._read(item, now)
             case WorkerReport():
                 self._report(item.frame, now)
             case WorkerLost():
@@ -102,6 +99,19 @@ class Coordinator(Lifecycle):
                 pass
         return self._finish(now)
 
+    def _read(self, item: StateRead | BackRead | StoryRead | RunsRead | TextRead, now: Instant) -> None:
+        match item:
+            case StateRead():
+                self.contender.state_read(item.tag, item.event, now.boot)
+            case BackRead():
+                self._back(item, now)
+            case StoryRead():
+                self._story(item, now)
+            case RunsRead():
+                self._past(item.events, now)
+            case TextRead():
+                self.desk.text_read(item, now)
+
     def deadline(self) -> float | None:
         """The boot time at which to call `handle(Tick())` at the latest."""
         times = [
@@ -119,11 +129,9 @@ class Coordinator(Lifecycle):
     def _batch(self, batch: RoomBatch, now: Instant) -> None:
         if batch.initial or batch.gap:
             self._gap(batch, now)
-        before = set(self.board.runs)
-        for event in batch.history:
-            if not isinstance(event, Rejected):
-                self._chat(event, now, history=True)
-        self.unfollowed |= self.board.runs.keys() - before
+        self._past(batch.history, now)
+        if batch.initial or batch.gap:
+            self._ask_open(batch)
         for event in batch.events:
             if isinstance(event, Rejected):
                 if self.keeper.reject(event, now.boot):
@@ -135,6 +143,21 @@ class Coordinator(Lifecycle):
         if not self.ready:
             self.ready = True
             self._out.halt = self._out.halt or self.presence.joined(known_room=self.known_room)
+
+    def _past(self, events: Iterable[RoomEvent | Rejected], now: Instant) -> None:
+        """What was said while this node did not follow: runs and decisions, looked at before they run."""
+        before = set(self.board.runs)
+        for event in events:
+            if not isinstance(event, Rejected):
+                self._chat(event, now, history=True)
+        self.unfollowed |= self.board.runs.keys() - before
+
+    def _ask_open(self, batch: RoomBatch) -> None:
+        """Lock events name the runs that were open then: read those that the history did not show."""
+        named = [run for event in batch.state if isinstance(event, ev.LockEvent) for run in event.open_runs]
+        unknown = [run for run in dict.fromkeys(named) if not self.board.runs_of(run_event(run))]
+        if unknown:
+            self._out.asks.append(ReadRuns("open", tuple(unknown[:OPEN_ASKED_MAX])))
 
     def _gap(self, batch: RoomBatch, now: Instant) -> None:
         also: set[ClaimKey] = set()

@@ -69,6 +69,14 @@ class ReadStory:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRuns:
+    """Ask for the messages that published these runs, and what was said of them; answered by `RunsRead`."""
+
+    tag: str
+    runs: tuple[RunId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadMedia:
     """Ask for an attached file's text; answered by `TextRead`."""
 
@@ -86,7 +94,7 @@ class ReadLog:
     bytes_max: int
 
 
-Ask = ReadState | ReadBack | ReadStory | ReadMedia | ReadLog
+Ask = ReadState | ReadBack | ReadStory | ReadRuns | ReadMedia | ReadLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cisbot.core.dags.definition import Definition
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, EventId
-from cisbot.core.room.events import Json, Rejected, RoomEvent
+from cisbot.core.room.events import Json, Message, Reaction, Rejected, RoomEvent
 from cisbot.core.room.past import Highest
 
 
@@ -76,6 +76,14 @@ class StoryRead:
 
     tag: str
     events: tuple[RoomEvent | Rejected, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunsRead:
+    """Messages and reactions about runs that were asked for, as far as they can be had."""
+
+    tag: str
+    events: tuple[Message | Reaction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,7 @@ Input = (
     | StateRead
     | BackRead
     | StoryRead
+    | RunsRead
     | TextRead
     | WorkerReport
     | WorkerLost

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from cisbot.core.effects import Ask, ReadBack, ReadLog, ReadMedia, ReadState, ReadStory, Send
+from cisbot.core.effects import Ask, ReadBack, ReadLog, ReadMedia, ReadRuns, ReadState, ReadStory, Send
 from cisbot.core.ids import RoomId
-from cisbot.core.inputs import BackRead, Input, StateRead, StoryRead, TextRead
+from cisbot.core.inputs import BackRead, Input, RunsRead, StateRead, StoryRead, TextRead
 from cisbot.errors import CisbotError
 from cisbot.matrix.http import Api, Method, Path, Refused, TokenDead
 from cisbot.matrix.media import read_media
 from cisbot.matrix.outbox import Outbox
 from cisbot.matrix.reads import read_back, read_log, read_state, read_story
+from cisbot.matrix.recover import read_runs
 
 ASKS_AT_ONCE_MAX: Final = 4
 JOIN_PATIENCE_S: Final = 120.0
@@ -95,7 +96,7 @@ class MatrixRoom:
         async with self._slots:
             self._emit(await self._read(ask))
 
-    async def _read(self, ask: Ask) -> StateRead | BackRead | StoryRead | TextRead:
+    async def _read(self, ask: Ask) -> StateRead | BackRead | StoryRead | RunsRead | TextRead:
         match ask:
             case ReadState():
                 return await read_state(self._api, self._room_id, ask)
@@ -103,6 +104,8 @@ class MatrixRoom:
                 return await read_back(self._api, self._room_id, ask)
             case ReadStory():
                 return await read_story(self._api, self._room_id, ask)
+            case ReadRuns():
+                return await read_runs(self._api, self._room_id, ask)
             case ReadMedia():
                 return await read_media(self._api, ask)
             case ReadLog():

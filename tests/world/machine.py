@@ -24,6 +24,7 @@ from cisbot.core.effects import (
     Put,
     ReadBack,
     ReadMedia,
+    ReadRuns,
     ReadState,
     ReadStory,
     Send,
@@ -32,13 +33,14 @@ from cisbot.core.effects import (
     Work,
 )
 from cisbot.core.frames import StartTask, TaskEnded, TaskStarted
-from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId, run_event
 from cisbot.core.inputs import (
     BackRead,
     Definitions,
     Input,
     Instant,
     RoomBatch,
+    RunsRead,
     SendDone,
     SendFailed,
     StateRead,
@@ -49,8 +51,8 @@ from cisbot.core.inputs import (
 )
 from cisbot.core.outbound import Kept
 from cisbot.core.room.decode import decode
+from cisbot.core.room.events import Json, Message, Reaction
 from cisbot.core.room.past import Highest, Past
-from cisbot.core.room.events import Json
 from cisbot.core.room.wire import T_NODE
 from cisbot.core.runs.power_rows import powers_from_meta
 from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
@@ -220,6 +222,11 @@ class Machine:
                 self.feed(StateRead(ask.tag, decode(raw) if raw else None), now)
             case ReadBack():
                 self.feed(BackRead(ask.tag, self._past(ask)), now)
+            case ReadRuns():
+                said = [e for e in self.room.events(0) if isinstance(e, Message | Reaction)]
+                asked = {run_event(run) for run in ask.runs}
+                about = [e for e in said if {e.event_id, getattr(e, "target", None)} & asked]
+                self.feed(RunsRead(ask.tag, tuple(about)), now)
             case ReadStory():
                 events = tuple(e for e in self.room.events(0) if getattr(e, "run", None) == ask.run)
                 self.feed(StoryRead(ask.tag, events), now)

@@ -30,6 +30,7 @@ class Board:
         self.runs: dict[RunId, Run] = {}
         self.nodes: dict[UserId, NodeInfo] = {}
         self.dirty: set[RunId] = set()
+        self._open: set[RunId] = set()
         self.dirty_nodes: set[UserId] = set()
         self._by_message: dict[EventId, RunId] = {}
         self._of_event: dict[EventId, dict[RunId, None]] = {}
@@ -114,6 +115,10 @@ class Board:
     def put(self, run: Run) -> Run:
         """Keep a run as it is now."""
         self.runs[run.id] = run
+        if run.status.over:
+            self._open.discard(run.id)
+        else:
+            self._open.add(run.id)
         self.dirty.add(run.id)
         self._of_event.setdefault(run_event(run.id), {})[run.id] = None
         for message in (run_event(run.id), *run.messages):
@@ -220,14 +225,15 @@ class Board:
 
     def waiting(self) -> list[Run]:
         """The runs that may be claimed, by priority, then publication."""
-        pending = [r for r in self.runs.values() if r.status is RunStatus.PENDING and r.key]
+        pending = [r for r in self._all_open() if r.status is RunStatus.PENDING and r.key]
         return sorted(pending, key=lambda r: (-r.priority, r.published_ms, r.id))
 
     def open_runs(self) -> list[Run]:
         """All runs that are not over, oldest first."""
-        return sorted(
-            (r for r in self.runs.values() if not r.status.over), key=lambda r: (r.published_ms, r.id)
-        )
+        return sorted(self._all_open(), key=lambda r: (r.published_ms, r.id))
+
+    def _all_open(self) -> list[Run]:
+        return [self.runs[run] for run in self._open]
 
     def recent(self, limit: int) -> list[Run]:
         """Open runs, then the newest finished ones."""
