@@ -41,7 +41,7 @@ from cisbot.core.lifecycle import Lifecycle
 from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Rejected, RoomEvent
-from cisbot.core.room.wire import MEMORY_PREFIX
+from cisbot.core.room.wire import MEMORY_PREFIX, OPEN_RUNS_MAX
 from cisbot.core.runs.board import LATE
 from cisbot.core.runs.power_rows import powers_to_row
 from cisbot.core.runs.remembering import MARK
@@ -306,6 +306,7 @@ class Coordinator(Lifecycle):
     # -- time and the end of every step --------------------------------------------------------------
 
     def _finish(self, now: Instant) -> Step:
+        self.me.open_runs = tuple(run.id for run in self.board.open_runs()[:OPEN_RUNS_MAX])
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)

@@ -151,7 +151,7 @@ class Lifecycle:
         holder = held.held_by(self.me.account, self.me.incarnation, won.take.epoch) if held else None
         stale = run is None or run.status is not RunStatus.PENDING or definition is None
         if stale or holder is None or won.hold.deadline <= now.boot or self.draining:
-            self._say(self.keeper.release(won.take.key, None, ()))
+            self._say(self.keeper.release(won.take.key, None))
             return
         assert run is not None and definition is not None
         if run.id in self.unfollowed:  # it may be over: look before the first task
@@ -209,12 +209,12 @@ class Lifecycle:
                 run, status=RunStatus.RUNNING, node=before.node, account=before.sender,
                 epoch=won.take.epoch, definition=before.definition,
             )  # fmt: skip
-            self._say(self.keeper.release(won.take.key, Outcome.LOST, ()))
+            self._say(self.keeper.release(won.take.key, Outcome.LOST))
             self._lost(self.board.put(begun), f"{before.node} is gone", now)
             return False
         self.board.put(replace(run, epoch=before.epoch, definition=before.definition))
         if before.definition != won.take.definition:  # it stays pinned to what it began with
-            self._say(self.keeper.release(won.take.key, None, ()))
+            self._say(self.keeper.release(won.take.key, None))
             return False
         return True
 
@@ -316,7 +316,7 @@ class Lifecycle:
         del self.executions[run.id]
         run = self.board.put(replace(run, tasks=execution.statuses()))
         if execution.hold.key in self.keeper.holds:
-            self._say(self.keeper.release(execution.hold.key, outcome, ()))
+            self._say(self.keeper.release(execution.hold.key, outcome))
         if outcome is Outcome.LOST:
             self.status.fenced(run.id)
             self._lost(run, f"{self.me.node} could not renew its lease in time", now)

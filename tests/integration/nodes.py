@@ -79,7 +79,16 @@ class Nodes:
         token.write_text(self.operator.access_token)
         alias = self.operator.user_id.partition(":")[0].removeprefix("@")
         args = ["room", "init", "--homeserver", self.synapse.base_url, "--user", self.operator.user_id]
-        args += ["--token-file", str(token), "--name", "tasks", "--alias", alias, "--lease-max", str(self.lease_s * 3 // 2)]
+        args += [
+            "--token-file",
+            str(token),
+            "--name",
+            "tasks",
+            "--alias",
+            alias,
+            "--lease-max",
+            str(self.lease_s * 3 // 2),
+        ]
         for account in (*self.accounts.values(), *powers):
             args += ["--node", account.user_id]
         for account in members:

@@ -38,13 +38,13 @@ def raw(event: str, send: Send) -> dict[str, Any]:
 def taken(event: str, epoch: int, *, key: ClaimKey = KEY, head: CarriedHead | None = None) -> dict[str, Any]:
     """A raw take."""
     claim, after = Claim(RunId("$run"), "d", "p", 30, "0"), EventId("$x")
-    send = take(ME, ME.nonce(), key, 0, epoch, after, claim, fresh=False, head=head, opens=())
+    send = take(ME, ME.nonce(), key, 0, epoch, after, claim, fresh=False, head=head)
     return raw(event, send)
 
 
 def given_back(event: str, head: CarriedHead) -> dict[str, Any]:
     """A raw release."""
-    return raw(event, release(ME, KEY, 1, RunId("$run"), None, head, ()))
+    return raw(event, release(ME, KEY, 1, RunId("$run"), None, head))
 
 
 def head(epoch: int, after: str, takes: int) -> CarriedHead:

@@ -267,7 +267,7 @@ class Node:
         story = self.world.outcomes()
         if hold.deadline <= self.clock() or hold.run in story:
             self.done |= story
-            self._say([self.keeper.release(hold.key, None, ())])
+            self._say([self.keeper.release(hold.key, None)])
             return
         self.world.log(f"{self.name} WON {hold.key} slot {hold.slot} epoch {hold.epoch} for {hold.run}")
         deadline = self.true(hold.deadline)
@@ -283,7 +283,7 @@ class Node:
         self._over(execution)
         del self.executions[execution.key]
         self.done.add(execution.run)
-        self._say([self.keeper.release(execution.key, Outcome.SUCCEEDED, ())])
+        self._say([self.keeper.release(execution.key, Outcome.SUCCEEDED)])
         self.world.log(f"{self.name} completed {execution.run} under epoch {execution.epoch}")
         self._finish()
 
@@ -291,7 +291,7 @@ class Node:
         head = self.ledger.sure(hold.key)
         if head is None or head.held_by(self.account, self.me.incarnation, hold.epoch):
             carried = self.ledger.carried(hold.key)
-            self._say([release(self.me, hold.key, hold.epoch, hold.run, Outcome.LOST, carried, ())])
+            self._say([release(self.me, hold.key, hold.epoch, hold.run, Outcome.LOST, carried)])
 
     def count(self) -> None:
         """Increment the counter in the public memory."""

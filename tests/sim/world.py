@@ -179,7 +179,7 @@ class World:
         claim = Claim(RunId("$evil"), "d", "s", 1, "0")
         send = take(
             EVIL, nonce, key, 0, epoch, EventId("$nowhere"), claim, fresh=rng.random() < 0.5, head=None,
-            opens=(), takes=EPOCH_MAX,
+            takes=EPOCH_MAX,
         )  # fmt: skip
         if rng.random() < 0.3:
             send = replace(send, content={"action": "steal"})

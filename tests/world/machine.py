@@ -83,6 +83,7 @@ class Machine:
         *,
         execute: bool = True,
         policy: Policy | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self.room = room
         self.name = name
@@ -90,6 +91,7 @@ class Machine:
         self.dags = dags
         self.execute = execute
         self.policy = policy or Policy()
+        self.labels = dict(labels or {})
         self.rows: dict[str, dict[str, Row]] = {table: {} for table in KEYS}
         self.running: dict[tuple[str, str, int], StartTask] = {}
         self.began: list[str] = []
@@ -115,7 +117,7 @@ class Machine:
         settings = Settings(
             coordinator=CoordinatorSettings(claim_lease_duration=30.0),
             policy=self.policy,
-            node=Node(id=NodeId(self.name), data_dir=Path("/data"), execute=self.execute),
+            node=Node(id=NodeId(self.name), data_dir=Path("/data"), labels=self.labels, execute=self.execute),
             matrix=Matrix(
                 homeserver="http://hs", user_id=self.account, access_token=SecretStr("x"), room="!r"
             ),

@@ -217,3 +217,33 @@ def test_a_run_that_ended_in_a_gap_is_learned_of() -> None:
     deaf.auto = True
     world.say("!dag publish chain", wait_s=40)
     assert deaf.status(run) == "succeeded"
+
+
+def test_a_node_that_comes_later_takes_what_waits() -> None:
+    world = World([HELLO, CHAIN], nodes=1)
+    for _ in range(3):
+        world.say("!dag publish hello")
+    run = world.say("!dag publish chain target=gpu=yes")
+    world.say("!dag publish hello")  # its lock events tell that `chain` is still open
+    assert world.machines[0].status(run) == "pending"
+    late = Machine(world.room, "node-2", [CHAIN], labels={"gpu": "yes"})
+    world.machines.append(late)
+    late.start(world.now)
+    world.wait(20)
+    assert late.status(run) == "succeeded"
+    assert late.began == ["a@1", "b@1"]
+
+
+def test_open_runs_survive_the_loss_of_all_databases() -> None:
+    world = World([HELLO, GATED], nodes=2, lease_s_max=30)
+    run = world.say("!dag publish gated")
+    world.say("!dag publish hello")
+    for machine in world.machines:
+        machine.lose()
+    for machine in world.machines:
+        machine.start(world.now)
+    world.wait(5)
+    assert {m.status(run) for m in world.machines} == {"waiting for approval"}
+    world.react(run, "✅", wait_s=60)
+    assert {m.status(run) for m in world.machines} == {"succeeded"}
+    assert len([began for began in world.began() if began.endswith("a@1")]) == 2

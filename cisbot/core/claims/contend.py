@@ -242,7 +242,7 @@ class Contender:
         return [
             take(
                 keeper.me, nonce, wish.key, slot, epoch, after, wish.claim, fresh=fresh is not None,
-                head=head, opens=(), takes=fresh.takes if fresh else 0,
+                head=head, takes=fresh.takes if fresh else 0,
             )
         ]  # fmt: skip
 

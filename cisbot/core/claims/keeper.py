@@ -120,10 +120,10 @@ class Keeper:
         while len(self._sent) > SENT_MAX:
             self._sent.pop(next(iter(self._sent)))
 
-    def release(self, key: ClaimKey, outcome: Outcome | None, opens: tuple[RunId, ...]) -> Send:
+    def release(self, key: ClaimKey, outcome: Outcome | None) -> Send:
         """Give the key back, with the outcome when the run is over."""
         hold = self.holds.pop(key)
-        return release(self.me, hold.key, hold.epoch, hold.run, outcome, self.ledger.carried(key), opens)
+        return release(self.me, hold.key, hold.epoch, hold.run, outcome, self.ledger.carried(key))
 
     def due(self, now: float) -> tuple[list[Fact], list[Send]]:
         """What time brings: ended holds, heartbeats, owed answers to probes."""
@@ -324,7 +324,7 @@ class Keeper:
     def _unwanted(self, found: Adopted) -> list[Send]:
         """An own win that was never seen (it came in a gap) counts for nothing: give it back at once."""
         return [
-            release(self.me, found.key, h.epoch, h.run, None, self.ledger.carried(found.key), ())
+            release(self.me, found.key, h.epoch, h.run, None, self.ledger.carried(found.key))
             for h in found.head.holders
             if (h.account, h.incarnation) == self._mine() and h.epoch > self._won.get(found.key, 0)
         ]

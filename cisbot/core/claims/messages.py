@@ -47,6 +47,7 @@ class Me:
     node: NodeId
     account: UserId
     incarnation: Incarnation
+    open_runs: tuple[RunId, ...] = ()  # told with every lock event, for nodes without a database
     _count: int = field(default=0)
 
     def nonce(self) -> Nonce:
@@ -89,7 +90,6 @@ def take(
     *,
     fresh: bool,
     head: CarriedHead | None,
-    opens: tuple[RunId, ...],
     takes: int = 0,
 ) -> Send:
     """A lock request. `takes` is for fresh ones: how many the key had before."""
@@ -107,7 +107,7 @@ def take(
         "definition": claim.definition,
         "fresh": fresh,
         "takes": takes,
-        "open_runs": list(opens[: wire.OPEN_RUNS_MAX]),
+        "open_runs": list(me.open_runs),
         "m.relates_to": _reference(claim.run),
     }
     if head is not None:
@@ -122,7 +122,6 @@ def release(
     run: RunId,
     outcome: Outcome | None,
     head: CarriedHead | None,
-    opens: tuple[RunId, ...],
 ) -> Send:
     """Give a key back. Durable: an outcome must reach the room even after a crash."""
     nonce = me.nonce()
@@ -133,7 +132,7 @@ def release(
         "epoch": epoch,
         "run": run,
         "outcome": outcome.value if outcome else None,
-        "open_runs": list(opens[: wire.OPEN_RUNS_MAX]),
+        "open_runs": [other for other in me.open_runs if other != run or outcome is None],
         "m.relates_to": _reference(run),
     }
     if head is not None:
@@ -150,7 +149,7 @@ def restate(me: Me, head: CarriedHead) -> Send:
             "restate": True, "nonce": nonce, "version": head.epoch, "after": head.after, "value": head.value,
         }  # fmt: skip
         return Send(nonce, kind, content, Priority.CHAT, state_key=state_key, coalesce=mark)
-    content |= {"node": me.node, "action": "restate"}
+    content |= {"node": me.node, "action": "restate", "open_runs": list(me.open_runs)}
     return Send(nonce, kind, content, Priority.LOCK, state_key=state_key, coalesce=mark)
 
 

@@ -63,9 +63,10 @@ def test_take(
     fresh: bool,
 ) -> None:  # fmt: skip
     head, takes = data.draw(st.none() | heads(key)), data.draw(COUNTS)
-    nonce, opens = me.nonce(), (claim.run,)
+    nonce = me.nonce()
+    opens = me.open_runs = (claim.run,)
     send = messages.take(
-        me, nonce, key, slot, epoch, after, claim, fresh=fresh, head=head, opens=opens, takes=takes
+        me, nonce, key, slot, epoch, after, claim, fresh=fresh, head=head, takes=takes
     )  # fmt: skip
     assert told(send) == ev.Take(
         EventId("$event"), SENDER, 7, key, me.node, me.incarnation, nonce, slot, epoch, after, claim.run,
@@ -78,7 +79,7 @@ def test_release(
     data: st.DataObject, me: Me, key: ClaimKey, epoch: int, run: RunId, outcome: Outcome | None
 ) -> None:
     head = data.draw(st.none() | heads(key))
-    send = messages.release(me, key, epoch, run, outcome, head, ())
+    send = messages.release(me, key, epoch, run, outcome, head)
     assert told(send) == ev.Release(
         EventId("$event"), SENDER, 7, key, me.node, me.incarnation, Nonce(send.txn), epoch, run, outcome, head
     )  # fmt: skip
@@ -155,7 +156,6 @@ def test_a_dag_called_memory_is_no_public_memory() -> None:
     me = Me(NodeId("n"), SENDER, Incarnation("i"))
     send = messages.take(
         me, me.nonce(), lock, 0, 1, None, Claim(RunId("$r"), "memory", "p", 9, "0"), fresh=False, head=None,
-        opens=(),
     )  # fmt: skip
     assert isinstance(told(send), ev.Take)
 
@@ -179,6 +179,6 @@ def test_a_key_and_its_place_are_the_same(key: ClaimKey) -> None:
 def test_a_head_of_another_key_is_rejected() -> None:
     me = Me(NodeId("n"), SENDER, Incarnation("i"))
     head = CarriedHead(ClaimKey("d/s"), 1, None, ())
-    send = messages.release(me, ClaimKey("d/t"), 1, RunId("$r"), None, head, ())
+    send = messages.release(me, ClaimKey("d/t"), 1, RunId("$r"), None, head)
     assert isinstance(told(send), Rejected)
     assert isinstance(told(replace(messages.restate(me, head), state_key="d/t")), Rejected)
