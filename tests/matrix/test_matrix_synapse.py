@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import pytest
 from pydantic import SecretStr
 
-from cisbot.core.effects import Ask, Priority, ReadBack, ReadMedia, ReadState, ReadStory, Send
+from cisbot.core.effects import Ask, Priority, ReadBack, ReadMedia, ReadRuns, ReadState, ReadStory, Send
 from cisbot.core.ids import ClaimKey, RoomId, RunId, UserId
 from cisbot.core.inputs import BackRead, RoomBatch, SendDone, SendFailed, StateRead, StoryRead, TextRead
-from cisbot.core.room.events import Message, Take
+from cisbot.core.room.events import Message, Reaction, Take
 from cisbot.core.room.past import Highest
 from cisbot.core.room.wire import T_LOCK
 from cisbot.core.settings import Matrix
@@ -28,6 +28,7 @@ from cisbot.matrix.http import Path as ApiPath
 from cisbot.matrix.init import Role, RoomPlan, init_room
 from cisbot.matrix.login import log_in
 from cisbot.matrix.outbox import Outbox
+from cisbot.matrix.recover import read_runs
 from cisbot.matrix.rooms import MatrixRoom, join
 from tests.matrix.scripted import Inbox
 
@@ -372,3 +373,26 @@ async def test_a_tap_on_anothers_sync_keeps_stream_order(cluster: Cluster, inbox
     assert [e.event_id for e in seen] == sent
     assert tap.aligned
     assert not any(b.gap for b in inbox.items if isinstance(b, RoomBatch))
+
+
+async def test_a_run_is_read_by_name_with_all_that_was_said_of_it(cluster: Cluster) -> None:
+    async def send(by: Api, kind: str, content: dict[str, Any]) -> str:
+        path = ApiPath.v3.rooms[cluster.room_id].send[kind][secrets.token_hex(6)]
+        return str((await by.call(Method.PUT, path, content))["event_id"])
+
+    def reaction(target: str) -> dict[str, Any]:
+        return {"m.relates_to": {"rel_type": "m.annotation", "event_id": target, "key": "✅"}}
+
+    def answer(body: str) -> dict[str, Any]:
+        thread = {"rel_type": "m.thread", "event_id": run}
+        return {"msgtype": "m.text", "body": body, "m.relates_to": thread}
+
+    run = await cluster.say("!dag publish gated")
+    question = await send(cluster.node, "m.room.message", answer("waits for approval"))
+    first = await send(cluster.op, "m.reaction", reaction(run))
+    second = await send(cluster.node, "m.reaction", reaction(question))
+    word = await send(cluster.op, "m.room.message", answer("!dag approve"))
+    ask = ReadRuns("open", (RunId(run), RunId(f"{run}|node-1"), RunId("$nothing")))
+    read = await read_runs(cluster.node, cluster.room_id, ask)
+    assert [item.event_id for item in read.events] == [run, question, first, second, word]
+    assert [type(item) for item in read.events] == [Message, Message, Reaction, Reaction, Message]
