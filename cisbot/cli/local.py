@@ -52,8 +52,11 @@ def _ask(config: str | None, request: BaseModel) -> dict[str, object]:
 def status(args: argparse.Namespace) -> int:
     """Print the runs, or one of them."""
     reply = _ask(args.config, StatusRequest(op="status", run=args.run))
-    print(reply.get("text", reply.get("error", "")))
-    return OK if "text" in reply else FAILED
+    if not reply.get("ok"):
+        sys.stderr.write(f"{reply.get('error')}\n")
+        return FAILED
+    print(reply["text"])
+    return OK
 
 
 def memory(args: argparse.Namespace) -> int:

@@ -92,7 +92,7 @@ class Coordinator(Lifecycle):
             case MemoryAsk():
                 self.memory.ask(item, now.boot)
             case StatusAsk():
-                self._out.work.append(Answer(item.tag, {"text": self.desk.status_text(item.run, now)}))
+                self._out.work.append(Answer(item.tag, self.desk.status_of(item.run, now)))
             case Stop():
                 self._stop(now)
             case Tick():

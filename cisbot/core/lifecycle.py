@@ -136,7 +136,9 @@ class Lifecycle:
         if run.status is not RunStatus.RUNNING:
             return
         if run.cancelled_by is not None:
-            self.board.close(run, RunStatus.CANCELLED, f"by {run.cancelled_by}", now.wall_ms)
+            run = self.board.close(run, RunStatus.CANCELLED, f"by {run.cancelled_by}", now.wall_ms)
+            said = f"{run.dag} {run.short} was cancelled by {run.cancelled_by}, and its node is lost"
+            self.desk.note(run, f"{said}: {why}.", f"cancelled {run.id}", now)
             return
         if run.on_lost is OnLost.ASK:
             run = self.board.put(replace(run, status=RunStatus.LOST, why=why))

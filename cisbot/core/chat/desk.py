@@ -211,14 +211,14 @@ class Desk:
         why = why_waiting(self._office, run, now)
         return render.run_status(run, self._office.tasks_of(run.id), now.wall_ms, why)
 
-    def status_text(self, run: str | None, now: Instant) -> str:
+    def status_of(self, run: str | None, now: Instant) -> JsonMap:
         """The status for a local caller."""
         try:
             if run is None:
-                return render.run_list(self.board.recent(50), now.wall_ms).plain
-            return self.describe(self.board.find(run), now).plain
+                return {"ok": True, "text": render.run_list(self.board.recent(50), now.wall_ms).plain}
+            return {"ok": True, "text": self.describe(self.board.find(run), now).plain}
         except FieldError as error:
-            return error.text()
+            return {"ok": False, "error": error.text()}
 
     def _read_log(self, msg: Message, command: grammar.Logs, now: Instant) -> None:
         run = self.run_of(msg, command.run)

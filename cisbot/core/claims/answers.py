@@ -10,10 +10,11 @@ a write accepted, or restated, reads the state once a little later.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Container
 
 from cisbot.core.claims.ledger import Judged, Ledger
-from cisbot.core.claims.messages import Me
+from cisbot.core.claims.messages import BEAT_BYTES_MAX, Me, size_of
 from cisbot.core.claims.state import Accepted, Head, from_carried
 from cisbot.core.effects import ReadState
 from cisbot.core.ids import ClaimKey, EventId, UserId
@@ -30,8 +31,11 @@ from cisbot.core.room.events import (
     RoomEvent,
     Take,
 )
-from cisbot.core.room.wire import place_of
+from cisbot.core.room.wire import KEYS_MAX, place_of
 
+ANSWERS_MAX = 3  # heartbeats that answer probes, in any ANSWERS_S: whoever asks on and on gets no storm
+ANSWERS_S = 30.0
+ANSWER_BYTES_MAX = BEAT_BYTES_MAX // 2  # the rest is for renewals
 CHECK = "state "  # the tag of such a question, before the key
 
 
@@ -42,6 +46,7 @@ class Answers:
         self._me = me
         self._ledger = ledger
         self._heads: dict[ClaimKey, float] = {}
+        self._answered: deque[float] = deque(maxlen=ANSWERS_MAX)
         self._states: dict[ClaimKey, float] = {}
         self._checks: dict[ClaimKey, float] = {}
         self._last: dict[ClaimKey, EventId | None] = {}
@@ -67,7 +72,8 @@ class Answers:
         for key in event.keys:
             head = self._ledger.sure(key)
             if head is not None and head.after is not None:
-                self._heads[key] = now + (0.0 if key in holds else self._turn(key, event.event_id, echo_s))
+                turn = now if key in holds else now + self._turn(echo_s, event.event_id)
+                self._heads[key] = min(turn, self._heads.get(key, turn))
 
     def judged(self, found: Judged, holds: Container[ClaimKey], echo_s: float, now: float) -> None:
         """A verdict: a void lock event, or an end, leaves the state key naming what is not so."""
@@ -110,7 +116,7 @@ class Answers:
         if head is None:
             return
         first = key in holds if head.holders else sender == self._me.account
-        turn = now if first else now + self._turn(key, event, echo_s)
+        turn = now if first else now + self._turn(echo_s, key, event)
         self._states[key] = min(turn, self._states.get(key, turn))
 
     def checks(self, now: float) -> list[ReadState]:
@@ -138,11 +144,34 @@ class Answers:
 
     def due(self, now: float) -> tuple[list[CarriedHead], list[CarriedHead]]:
         """The heads to send in a heartbeat now, and those to restate."""
-        return self._take(self._heads, now), self._take(self._states, now)
+        heads = self._answer(now) if now >= self._may_answer() else []
+        return heads, self._take(self._states, now)
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        return min((*self._heads.values(), *self._states.values()), default=None)
+        times = list(self._states.values())
+        if self._heads:
+            times.append(max(min(self._heads.values()), self._may_answer()))
+        return min(times, default=None)
+
+    def _may_answer(self) -> float:
+        return self._answered[0] + ANSWERS_S if len(self._answered) == ANSWERS_MAX else 0.0
+
+    def _answer(self, now: float) -> list[CarriedHead]:
+        """What fits into one heartbeat; the rest waits, and somebody else may tell it meanwhile."""
+        heads: list[CarriedHead] = []
+        room = ANSWER_BYTES_MAX
+        for key in [key for key, at in self._heads.items() if at <= now]:
+            head = self._ledger.carried(key)
+            room -= size_of(head) if head is not None else 0
+            if heads and (room < 0 or len(heads) >= KEYS_MAX):
+                break
+            del self._heads[key]
+            if head is not None:
+                heads.append(head)
+        if heads:
+            self._answered.append(now)
+        return heads
 
     def _check(self, key: ClaimKey, sender: UserId, echo_s: float, now: float) -> None:
         if sender == self._me.account:
@@ -158,8 +187,8 @@ class Answers:
         mine: Head | None = self._ledger.sure(head.key)
         return mine is not None and mine.after == head.after
 
-    def _turn(self, key: ClaimKey, event: EventId, echo_s: float) -> float:
-        return (1 + self._me.rank(key, event)) * max(3 * echo_s, 0.5)
+    def _turn(self, echo_s: float, *about: str) -> float:
+        return (1 + self._me.rank(*about)) * max(3 * echo_s, 0.5)
 
 
 def _read(key: ClaimKey) -> ReadState:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeVar
 
 from cisbot.core.claims.answers import CHECK
 from cisbot.core.claims.fold import concerns
@@ -19,12 +20,14 @@ from cisbot.core.effects import Ask, ReadBack, ReadState, Send
 from cisbot.core.ids import ClaimKey, EventId, Nonce, RunId
 from cisbot.core.room.events import ClaimEvent, Intent, Probe, Rejected, RoomEvent, Take
 from cisbot.core.room.past import Highest
-from cisbot.core.room.wire import EPOCH_MAX, T_INTENT
+from cisbot.core.room.wire import EPOCH_MAX, KEYS_MAX, T_INTENT
 
+V = TypeVar("V")
 ECHO_MAX_S = 30.0  # an own send whose echo stays away so long is given up
 RETRY_S = 1.0
 BACK_RETRY_S = 30.0
-INTENTS_MAX = 4_000
+SPOILT_S = 2.0  # before a spoilt probe is asked again
+NOTED_MAX = 4_000
 INTENT = "intent "  # the tag of a question, before the key
 
 
@@ -79,10 +82,7 @@ class Contender:
         """Note intents and probes of others, and the echo of an own intent."""
         match event:
             case Intent():
-                self._intents.pop(event.key, None)
-                self._intents[event.key] = event.epoch
-                if len(self._intents) > INTENTS_MAX:
-                    del self._intents[next(iter(self._intents))]
+                _note(self._intents, event.key, event.epoch)
                 attempt = self._attempts.get(event.key)
                 if attempt and attempt.phase is Phase.INTENT and attempt.nonce == event.nonce:
                     self._move(event.key, attempt, Phase.ASKED, now + ECHO_MAX_S)
@@ -90,7 +90,7 @@ class Contender:
             case Probe():
                 for key in event.keys:
                     if self._keeper.ledger.is_unsure(key):
-                        self._probes[key] = (event.event_id, now)
+                        _note(self._probes, key, (event.event_id, now))
             case _:
                 self._spoil(event, now)
         return []
@@ -101,7 +101,8 @@ class Contender:
             del self._probes[key]
             attempt = self._attempts.get(key)
             if attempt is not None and attempt.phase is Phase.PROBE:
-                del self._attempts[key]
+                wait = SPOILT_S + attempt.rank * self._stagger()
+                self._attempts[key] = Attempt(None, attempt.run, Phase.TURN, now + wait, attempt.rank)
         if isinstance(event, Take) and self._keeper.ledger.is_unsure(event.key):
             attempt = self._attempts.get(event.key)
             if attempt is not None and attempt.nonce == event.nonce:
@@ -168,19 +169,20 @@ class Contender:
             return sends, asks
         wanted = {wish.key for wish in wishes}
         self._attempts = {k: a for k, a in self._attempts.items() if k in wanted}
+        unknown: list[Wish] = []
         for wish in wishes:
             if wish.key in self._keeper.holds:
                 self._attempts.pop(wish.key, None)
                 continue
             head = self._keeper.ledger.sure(wish.key)
-            if head is None:
-                more, questions = self._unsure(wish, now)
-                sends.extend(more)
-                asks.extend(questions)
-            else:
+            if head is not None:
                 sends.extend(self._sure(wish, head, now))
-            if (attempt := self._attempts.get(wish.key)) is not None:
-                self._wakes.append(max(attempt.until, now + 0.001))
+            elif (question := self._unsure(wish, now)) is not None:
+                asks.append(question)
+            elif now >= self._attempts[wish.key].until:
+                unknown.append(wish)
+        sends.extend(self._probe(unknown, now))
+        self._wakes.extend(max(attempt.until, now + 0.001) for attempt in self._attempts.values())
         return sends, asks
 
     def _sure(self, wish: Wish, head: Head, now: float) -> list[Send]:
@@ -246,30 +248,37 @@ class Contender:
             )
         ]  # fmt: skip
 
-    def _unsure(self, wish: Wish, now: float) -> tuple[list[Send], list[Ask]]:
+    def _unsure(self, wish: Wish, now: float) -> Ask | None:
+        """Wait for a turn to probe, then until it was quiet for long enough, then read back."""
         key, attempt = wish.key, self._attempts.get(wish.key)
         asked = self._probe_of(key)
         if attempt and attempt.phase in (Phase.TAKE, Phase.BACK) and now < attempt.until:
-            return [], []
+            return None
         if asked is not None:
             event, at = asked
             quiet = at + self._keeper.ledger.bounds.lease_s_max * (1 + 2 * RHO)
             quiet += wish.rank * self._stagger()
             if now < quiet:
                 self._attempts[key] = Attempt(event, wish.claim.run, Phase.PROBE, quiet, wish.rank)
-                return [], []
+                return None
             self._attempts[key] = Attempt(event, wish.claim.run, Phase.BACK, now + ECHO_MAX_S, wish.rank)
-            return [], [ReadBack(f"back {key}", key, self._keeper.ledger.bounds.epoch_step_max)]
+            return ReadBack(f"back {key}", key, self._keeper.ledger.bounds.epoch_step_max)
         if attempt is None:
             turn = now + wish.rank * self._stagger()
-            self._attempts[key] = attempt = Attempt(None, wish.claim.run, Phase.TURN, turn, wish.rank)
-        if now < attempt.until:
-            return [], []
-        nonce, send = self._keeper.probe((key,), now)
-        self._attempts[key] = Attempt(
-            None, wish.claim.run, Phase.PROBE, now + ECHO_MAX_S, wish.rank, nonce
-        )  # fmt: skip
-        return [send], []
+            self._attempts[key] = Attempt(None, wish.claim.run, Phase.TURN, turn, wish.rank)
+        return None
+
+    def _probe(self, wishes: Sequence[Wish], now: float) -> list[Send]:
+        """One probe for all of them."""
+        sends: list[Send] = []
+        for start in range(0, len(wishes), KEYS_MAX):
+            some = wishes[start : start + KEYS_MAX]
+            nonce, send = self._keeper.probe(tuple(wish.key for wish in some), now)
+            sends.append(send)
+            for wish in some:
+                run, until = wish.claim.run, now + ECHO_MAX_S
+                self._attempts[wish.key] = Attempt(None, run, Phase.PROBE, until, wish.rank, nonce)
+        return sends
 
     def _probe_of(self, key: ClaimKey) -> tuple[EventId, float] | None:
         """The last probe of an unsure key, and when it came; none if events were missed since."""
@@ -289,3 +298,11 @@ class Contender:
     def _move(self, key: ClaimKey, attempt: Attempt, phase: Phase, until: float) -> None:
         self._attempts[key] = replace(attempt, phase=phase, until=until)
         self._wakes.append(until)
+
+
+def _note(noted: dict[ClaimKey, V], key: ClaimKey, what: V) -> None:
+    """Keep the newest."""
+    noted.pop(key, None)
+    noted[key] = what
+    if len(noted) > NOTED_MAX:
+        del noted[next(iter(noted))]

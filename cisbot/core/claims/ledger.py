@@ -8,7 +8,8 @@ event that carries a head whose `after` lies in the tail: that head, and what th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import dropwhile
 
 from cisbot.core.claims.fold import concerns, fold, touch
 from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, Void, carried, from_carried
@@ -25,7 +26,7 @@ from cisbot.core.room.events import (
     Take,
 )
 
-TAIL_MAX = 4_000
+TAIL_MAX = 20_000  # names of keys in the tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Ledger:
         self.bounds = bounds
         self._sure: dict[ClaimKey, Head] = {}
         self._unsure: set[ClaimKey] = set()
-        self._tail: list[ClaimEvent] = []
+        self._tail: dict[EventId, ClaimEvent] = {}
+        self._tail_names = 0
         self.dirty: set[ClaimKey] = set()
         self.gaps = 0  # how often events were missed
 
@@ -84,7 +86,7 @@ class Ledger:
         self.gaps += 1
         self._unsure |= {*self._sure, *also}
         self._sure.clear()
-        self._tail.clear()
+        self._cut()
         self.dirty |= self._unsure
 
     def missed(self, keys: Iterable[ClaimKey]) -> None:
@@ -94,7 +96,7 @@ class Ledger:
             self._sure.pop(key, None)
             self._unsure.add(key)
             self.dirty.add(key)
-        self._tail.clear()
+        self._cut()
 
     def touch(self, key: ClaimKey) -> None:
         """The state names the key now, though nothing of it was accepted."""
@@ -111,11 +113,10 @@ class Ledger:
         if isinstance(event, Restate):
             self.touch(event.key)
             return found
-        if self._unsure:
-            self._tail.append(event)
-            if len(self._tail) > TAIL_MAX:
-                del self._tail[: TAIL_MAX // 2]
-        for key in self._concerned(event):
+        concerned = self._concerned(event)
+        if isinstance(event, End) or not self._unsure.isdisjoint(concerned):
+            self._keep(event)
+        for key in concerned:
             if key in self._unsure:
                 continue
             before = self._sure.get(key, FREE)
@@ -130,10 +131,10 @@ class Ledger:
 
     def since(self, key: ClaimKey, event_id: EventId) -> list[ClaimEvent] | None:
         """What could matter to the key after that event, or None where the event was not seen live."""
-        for index, event in enumerate(self._tail):
-            if event.event_id == event_id:
-                return [e for e in self._tail[index + 1 :] if concerns(e, key)]
-        return None
+        if event_id not in self._tail:
+            return None
+        later = dropwhile(lambda e: e.event_id != event_id, self._tail.values())
+        return [e for e in later if e.event_id != event_id and concerns(e, key)]
 
     def carried(self, key: ClaimKey) -> CarriedHead | None:
         """The head to carry, if sure."""
@@ -152,10 +153,9 @@ class Ledger:
         """A fresh event makes unsure nodes sure, if they saw its probe and nothing since that matters."""
         if event.key not in self._unsure or event.after is None:
             return []
-        asked = any(
-            isinstance(e, Probe) and e.event_id == event.after and event.key in e.keys for e in self._tail
-        )
-        later = self.since(event.key, event.after) if asked else None
+        asked = self._tail.get(event.after)
+        probed = isinstance(asked, Probe) and event.key in asked.keys
+        later = self.since(event.key, event.after) if probed else None
         if later is None or [e.event_id for e in later] != [event.event_id]:
             return []
         epoch = event.epoch if isinstance(event, Take) else event.version
@@ -172,8 +172,24 @@ class Ledger:
         self._sure[key] = head
         self.dirty.add(key)
         if not self._unsure:
-            self._tail.clear()
+            self._cut()
         return Adopted(key, head)
+
+    def _keep(self, event: ClaimEvent) -> None:
+        """Keep an event of unsure keys, without the heads that it carries: those were looked at already."""
+        if not self._unsure:
+            return
+        bare = _bare(event)
+        self._tail[event.event_id] = bare
+        self._tail_names += _names(bare)
+        if self._tail_names > TAIL_MAX:
+            for old in list(self._tail.values())[: len(self._tail) // 2 + 1]:
+                del self._tail[old.event_id]
+                self._tail_names -= _names(old)
+
+    def _cut(self) -> None:
+        self._tail.clear()
+        self._tail_names = 0
 
     def _concerned(self, event: ClaimEvent) -> list[ClaimKey]:
         match event:
@@ -190,6 +206,26 @@ class Ledger:
                     for key, head in self._sure.items()
                     if any((h.account, h.incarnation) == mine for h in head.holders)
                 ]
+
+
+def _bare(event: ClaimEvent) -> ClaimEvent:
+    match event:
+        case Heartbeat():
+            return replace(event, heads=())
+        case Take() | Release() | MemoryWrite():
+            return replace(event, head=None)
+        case Probe() | End():
+            return event
+
+
+def _names(event: ClaimEvent) -> int:
+    match event:
+        case Heartbeat():
+            return 1 + len(event.renews)
+        case Probe():
+            return 1 + len(event.keys)
+        case Take() | Release() | MemoryWrite() | End():
+            return 1
 
 
 def _heads(event: ClaimEvent | Restate) -> tuple[CarriedHead, ...]:

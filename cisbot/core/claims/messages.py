@@ -55,9 +55,9 @@ class Me:
         self._count += 1
         return Nonce(f"{self.incarnation}.{self._count}")
 
-    def rank(self, key: ClaimKey, event: EventId) -> int:
-        """A pseudo-random place among the nodes that could answer a probe."""
-        return order_hash(key, event, self.account) % RANKS
+    def rank(self, *about: str) -> int:
+        """A pseudo-random place among the nodes that could answer."""
+        return order_hash(*about, self.account) % RANKS
 
     def named(self) -> JsonMap:
         """The fields that every claim event carries."""
@@ -141,7 +141,7 @@ def release(
 
 
 def restate(me: Me, head: CarriedHead) -> Send:
-    """Write the true head into the state key again."""
+    """Write the true head into the state key again: for those who read only the state, so it may wait."""
     nonce, (kind, state_key), mark = me.nonce(), wire.place_of(head.key), f"restate {head.key}"
     content: dict[str, Json] = {"incarnation": me.incarnation, "head": head_to_wire(head)}
     if kind == wire.T_MEMORY:
@@ -150,7 +150,7 @@ def restate(me: Me, head: CarriedHead) -> Send:
         }  # fmt: skip
         return Send(nonce, kind, content, Priority.CHAT, state_key=state_key, coalesce=mark)
     content |= {"node": me.node, "action": "restate", "open_runs": list(me.open_runs)}
-    return Send(nonce, kind, content, Priority.LOCK, state_key=state_key, coalesce=mark)
+    return Send(nonce, kind, content, Priority.CHAT, state_key=state_key, coalesce=mark)
 
 
 def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId) -> Send:
@@ -184,6 +184,11 @@ def heartbeats(
             wired.pop(0)  # too big for any event
             beats.pop()
     return beats
+
+
+def size_of(head: CarriedHead) -> int:
+    """How many bytes a carried head takes."""
+    return len(json.dumps(head_to_wire(head)))
 
 
 def probe(me: Me, nonce: Nonce, keys: tuple[ClaimKey, ...]) -> Send:
