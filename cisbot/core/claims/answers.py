@@ -35,6 +35,7 @@ from cisbot.core.room.wire import KEYS_MAX, place_of
 
 ANSWERS_MAX = 3  # heartbeats that answer probes, in any ANSWERS_S: whoever asks on and on gets no storm
 ANSWERS_S = 30.0
+AGAIN_S = 30.0
 ANSWER_BYTES_MAX = BEAT_BYTES_MAX // 2  # the rest is for renewals
 CHECK = "state "  # the tag of such a question, before the key
 
@@ -145,7 +146,7 @@ class Answers:
     def due(self, now: float) -> tuple[list[CarriedHead], list[CarriedHead]]:
         """The heads to send in a heartbeat now, and those to restate."""
         heads = self._answer(now) if now >= self._may_answer() else []
-        return heads, self._take(self._states, now)
+        return heads, self._restate(now)
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
@@ -177,11 +178,16 @@ class Answers:
         if sender == self._me.account:
             self._checks[key] = now + max(4 * echo_s, 1.0)
 
-    def _take(self, owed: dict[ClaimKey, float], now: float) -> list[CarriedHead]:
-        keys = [key for key, at in owed.items() if at <= now]
-        for key in keys:
-            del owed[key]
-        return [head for key in keys if (head := self._ledger.carried(key)) is not None]
+    def _restate(self, now: float) -> list[CarriedHead]:
+        """Owed until somebody's was seen: what is sent may be lost."""
+        heads: list[CarriedHead] = []
+        for key in [key for key, at in self._states.items() if at <= now]:
+            if (head := self._ledger.carried(key)) is not None:
+                heads.append(head)
+                self._states[key] = now + AGAIN_S
+            else:
+                del self._states[key]
+        return heads
 
     def _current(self, head: CarriedHead) -> bool:
         mine: Head | None = self._ledger.sure(head.key)
