@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Container
 
 from cisbot.core.claims.ledger import Judged, Ledger
-from cisbot.core.claims.messages import BEAT_BYTES_MAX, Me, size_of
+from cisbot.core.claims.messages import BEAT_BYTES_MAX, Me
 from cisbot.core.claims.state import Accepted, Head, from_carried
 from cisbot.core.effects import ReadState
 from cisbot.core.ids import ClaimKey, EventId, UserId
@@ -31,7 +31,7 @@ from cisbot.core.room.events import (
     RoomEvent,
     Take,
 )
-from cisbot.core.room.wire import KEYS_MAX, place_of
+from cisbot.core.room.wire import KEYS_MAX, head_bytes, place_of
 
 ANSWERS_MAX = 3  # heartbeats that answer probes, in any ANSWERS_S: whoever asks on and on gets no storm
 ANSWERS_S = 30.0
@@ -164,7 +164,7 @@ class Answers:
         room = ANSWER_BYTES_MAX
         for key in [key for key, at in self._heads.items() if at <= now]:
             head = self._ledger.carried(key)
-            room -= size_of(head) if head is not None else 0
+            room -= head_bytes(head) if head is not None else 0
             if heads and (room < 0 or len(heads) >= KEYS_MAX):
                 break
             del self._heads[key]

@@ -25,6 +25,7 @@ from cisbot.core.room.events import (
     Restate,
     Take,
 )
+from cisbot.core.room.wire import HEAD_BYTES_MAX, head_bytes
 
 TAIL_MAX = 20_000  # names of keys in the tail
 
@@ -137,9 +138,11 @@ class Ledger:
         return [e for e in later if e.event_id != event_id and concerns(e, key)]
 
     def carried(self, key: ClaimKey) -> CarriedHead | None:
-        """The head to carry, if sure."""
+        """The head to carry, if sure; not one that others made too big for any event."""
         head = self.sure(key)
-        return carried(key, head) if head is not None else None
+        if head is None or head_bytes(found := carried(key, head)) > HEAD_BYTES_MAX:
+            return None
+        return found
 
     def _adopt(self, head: CarriedHead) -> Adopted | None:
         if head.after is None:

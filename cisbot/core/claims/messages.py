@@ -186,11 +186,6 @@ def heartbeats(
     return beats
 
 
-def size_of(head: CarriedHead) -> int:
-    """How many bytes a carried head takes."""
-    return len(json.dumps(head_to_wire(head)))
-
-
 def probe(me: Me, nonce: Nonce, keys: tuple[ClaimKey, ...]) -> Send:
     """Ask for the heads of some keys."""
     content: dict[str, Json] = {**me.named(), "nonce": nonce, "keys": list(keys[: wire.KEYS_MAX])}

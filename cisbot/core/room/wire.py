@@ -5,6 +5,7 @@ Every string and list is bounded here, so that nothing behind this border meets 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -29,6 +30,7 @@ EPOCH_MAX = 2**52
 KEYS_MAX = 200
 OPEN_RUNS_MAX = 50
 VALUE_BYTES_MAX = 4096
+HEAD_BYTES_MAX = 30_000  # twice that, a value that is restated, fits into an event
 MEMORY_PREFIX = "memory:"  # of the claim keys of public memory; no DAG and no scope has a ":"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -247,6 +249,11 @@ def head_to_wire(head: CarriedHead) -> JsonMap:
         value=head.value,
         takes=head.takes,
     ).model_dump(mode="json", exclude_none=False)
+
+
+def head_bytes(head: CarriedHead) -> int:
+    """How much of an event a carried head takes."""
+    return len(json.dumps(head_to_wire(head)))
 
 
 def head_from_wire(wire: HeadWire) -> CarriedHead:
