@@ -60,7 +60,9 @@ def test_publish_and_status(nodes: Nodes) -> None:
     shown = nodes.cisbot("status", *config)
     assert shown.returncode == 0
     assert {"good", "bad", "mixed", "asked"} <= set(shown.stdout.split())
-    assert "no run is called" in nodes.cisbot("status", "zzzzzz", *config).stdout
+    unknown = nodes.cisbot("status", "zzzzzz", *config)
+    assert unknown.returncode == 1
+    assert "no run is called" in unknown.stderr
     assert nodes.stop("node-1") == 0
     assert nodes.cisbot("status", *config).returncode == 1
     assert nodes.cisbot("status", "--config", str(nodes.root / "none.toml")).returncode == 2
