@@ -38,14 +38,14 @@ format: setup
 quick: setup
 	$(BIN)/python -m pytest -m "not synapse" -n 2
 
-# pytest ends with 5 when it finds no tests, and make then fails. Synapse's tests are one after another:
-# they share one homeserver, and they measure. The last line is pytest's own.
+# pytest ends with 5 when it finds no tests, and make then fails. Synapse's tests run in two processes, each with
+# a homeserver of its own. The last line is pytest's own.
 test: setup
 	@echo "── Synapse and maubot, each in a virtual environment of its own"
 	@$(synapse)
 	@$(maubot)
 	$(BIN)/python -m pytest -m "not synapse" -n 2
-	$(BIN)/python -m pytest -m synapse
+	$(BIN)/python -m pytest -m synapse -n 2 --dist loadfile
 
 demo: setup
 	@$(synapse)
