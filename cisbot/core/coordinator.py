@@ -306,7 +306,7 @@ class Coordinator(Lifecycle):
     # -- time and the end of every step --------------------------------------------------------------
 
     def _finish(self, now: Instant) -> Step:
-        self.me.open_runs = tuple(run.id for run in self.board.open_runs()[:OPEN_RUNS_MAX])
+        self.me.open_runs = self.board.oldest_open(OPEN_RUNS_MAX)
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)

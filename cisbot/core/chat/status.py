@@ -21,7 +21,7 @@ from cisbot.core.runs.state import Run, RunStatus
 
 POST_AFTER_S = 1.5  # a run that is over sooner has its final reply only
 EDIT_GAP_S = 5.0
-AGAIN_S = 30.0  # before a status message is sent again that could not be sent
+AGAIN_S = 15.0  # doubled by each failure: before a status message is sent again that could not be sent
 EDIT_GAP_SHARE = 0.15  # of the run's age
 TASKS_TOLD_MAX = 500
 
@@ -36,6 +36,7 @@ class _Shown:
     count: int = 0
     posted: bool = False
     closing: bool = False
+    failures: int = 0
 
 
 class StatusBoard:
@@ -75,7 +76,8 @@ class StatusBoard:
         if shown.closing:
             del self._shown[run_id]
         else:
-            shown.posted, shown.opened = False, now.boot + AGAIN_S
+            shown.posted, shown.failures = False, shown.failures + 1
+            shown.opened = now.boot + AGAIN_S * 2.0 ** min(shown.failures, 10)
 
     def closed(self, run: Run, execution: Execution, now: Instant) -> list[Send]:
         """The run is over: the final reply, which mentions the publisher, and a last edit."""

@@ -5,6 +5,7 @@ Pure. Fed in the room's order; what it changed is in `dirty` until the coordinat
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ class Board:
         self.runs: dict[RunId, Run] = {}
         self.nodes: dict[UserId, NodeInfo] = {}
         self.dirty: set[RunId] = set()
-        self._open: set[RunId] = set()
+        self._open: list[tuple[int, RunId]] = []  # oldest first
         self.dirty_nodes: set[UserId] = set()
         self._by_message: dict[EventId, RunId] = {}
         self._of_event: dict[EventId, dict[RunId, None]] = {}
@@ -115,10 +116,7 @@ class Board:
     def put(self, run: Run) -> Run:
         """Keep a run as it is now."""
         self.runs[run.id] = run
-        if run.status.over:
-            self._open.discard(run.id)
-        else:
-            self._open.add(run.id)
+        self._note_open(run)
         self.dirty.add(run.id)
         self._of_event.setdefault(run_event(run.id), {})[run.id] = None
         for message in (run_event(run.id), *run.messages):
@@ -225,15 +223,25 @@ class Board:
 
     def waiting(self) -> list[Run]:
         """The runs that may be claimed, by priority, then publication."""
-        pending = [r for r in self._all_open() if r.status is RunStatus.PENDING and r.key]
-        return sorted(pending, key=lambda r: (-r.priority, r.published_ms, r.id))
+        pending = [r for r in self.open_runs() if r.status is RunStatus.PENDING and r.key]
+        return sorted(pending, key=lambda r: -r.priority)
 
     def open_runs(self) -> list[Run]:
         """All runs that are not over, oldest first."""
-        return sorted(self._all_open(), key=lambda r: (r.published_ms, r.id))
+        return [self.runs[run] for _, run in self._open]
 
-    def _all_open(self) -> list[Run]:
-        return [self.runs[run] for run in self._open]
+    def oldest_open(self, most: int) -> tuple[RunId, ...]:
+        """The names of the oldest runs that are not over."""
+        return tuple(run for _, run in self._open[:most])
+
+    def _note_open(self, run: Run) -> None:
+        mark = (run.published_ms, run.id)
+        place = bisect_left(self._open, mark)
+        known = self._open[place : place + 1] == [mark]
+        if known and run.status.over:
+            del self._open[place]
+        elif not known and not run.status.over:
+            self._open.insert(place, mark)
 
     def recent(self, limit: int) -> list[Run]:
         """Open runs, then the newest finished ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from string import Template
@@ -227,7 +228,7 @@ class Execution:
         for name in sorted(needed):
             outputs = self.tasks[name].outputs
             if self.tasks[name].status is TaskStatus.SUCCEEDED and outputs:
-                size = sum(len(key.encode()) + len(value.encode()) for key, value in outputs.items())
+                size = len(json.dumps(dict(outputs), ensure_ascii=False).encode())
                 told[name] = outputs if size <= left else None
                 left -= size if size <= left else 0
         return told
