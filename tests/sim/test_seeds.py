@@ -7,7 +7,7 @@ import pytest
 from tests.sim.world import World
 
 PIECES, SEEDS = 8, 50
-KEPT = (989,)  # each broke a rule once
+KEPT = (989, 102_598, 201_694)  # each broke a rule once
 
 
 @pytest.mark.parametrize("piece", range(PIECES))

@@ -51,6 +51,7 @@ class Answers:
         self._states: dict[ClaimKey, float] = {}
         self._checks: dict[ClaimKey, float] = {}
         self._last: dict[ClaimKey, EventId | None] = {}
+        self._begun = False
 
     def gap(self) -> None:
         """Events were missed: what was owed may be done, and this node can't tell the truth any more."""
@@ -120,6 +121,12 @@ class Answers:
         turn = now if first else now + self._turn(echo_s, key, event)
         self._states[key] = min(turn, self._states.get(key, turn))
 
+    def doubtful(self, key: ClaimKey, echo_s: float, now: float) -> None:
+        """The key is sure since now: a void take came last, and whoever owed the truth may be gone."""
+        head = self._ledger.sure(key)
+        if head is not None and head.later:
+            self._checks[key] = now + self._turn(echo_s, key)
+
     def checks(self, now: float) -> list[ReadState]:
         """The states to read now."""
         keys = [key for key, at in self._checks.items() if at <= now]
@@ -134,17 +141,18 @@ class Answers:
     def stated(self, key: ClaimKey, found: RoomEvent | Rejected | None, now: float) -> None:
         """What the state names: if that is not so, state the truth again."""
         head = self._ledger.sure(key)
-        if head is None or found is None or key not in self._last:
+        if head is None or found is None:
             return
-        if isinstance(found, Restate):
-            true = from_carried(found.head).says() == head.says()
-        else:
-            true = found.event_id == self._last[key]
-        if not true:
+        known = key in self._last and not isinstance(found, Restate)
+        if not (found.event_id == self._last[key] if known else _true(found, head)):
             self._states[key] = now
 
     def due(self, now: float) -> tuple[list[CarriedHead], list[CarriedHead]]:
         """The heads to send in a heartbeat now, and those to restate."""
+        if not self._begun:
+            self._begun = True
+            for key in self._ledger.known():
+                self.doubtful(key, 1.0, now)
         heads = self._answer(now) if now >= self._may_answer() else []
         return heads, self._restate(now)
 
@@ -195,6 +203,22 @@ class Answers:
 
     def _turn(self, echo_s: float, *about: str) -> float:
         return (1 + self._me.rank(*about)) * max(3 * echo_s, 0.5)
+
+
+def _true(found: RoomEvent | Rejected, head: Head) -> bool:
+    """Whether the event says what is so."""
+    match found:
+        case Restate():
+            return from_carried(found.head).says() == head.says()
+        case Take():
+            mine = head.held_by(found.sender, found.incarnation, found.epoch)
+            return mine is not None and (mine,) == head.holders
+        case Release():
+            return found.epoch == head.epoch and not head.holders
+        case MemoryWrite():
+            return (found.version, found.value) == (head.epoch, head.value)
+        case _:
+            return False
 
 
 def _read(key: ClaimKey) -> ReadState:

@@ -182,6 +182,7 @@ class Keeper:
         for found in findings:  # a fresh take makes its key sure and wins it: only now that is known
             if isinstance(found, Adopted):
                 sends.extend(self._unwanted(found))
+                self.answers.doubtful(found.key, self.echo_s, now)
         match event:
             case Probe():
                 self.answers.probed(event, self.holds, self.echo_s, now)

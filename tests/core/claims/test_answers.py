@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cisbot.core.claims.answers import AGAIN_S, ANSWER_BYTES_MAX, ANSWERS_MAX, ANSWERS_S, CHECK, Answers
@@ -10,7 +12,7 @@ from cisbot.core.claims.messages import RANKS
 from cisbot.core.claims.state import FREE, Accepted, Bounds, Head, Void, VoidReason, carried
 from cisbot.core.effects import ReadState
 from cisbot.core.ids import ClaimKey
-from cisbot.core.room.events import ClaimEvent
+from cisbot.core.room.events import ClaimEvent, MemoryWrite, Release, Restate, Take
 from cisbot.core.room.wire import T_LOCK, T_MEMORY, head_bytes
 from tests.core.claims.made import (
     KEY,
@@ -220,6 +222,30 @@ def test_what_the_state_names_is_mended_if_it_is_not_so(found: object, true: boo
     node.judged(judged(take("$1"), HELD, accepted=True), {KEY}, ECHO_S, 10.0)
     node.stated(KEY, found, 12.0)  # type: ignore[arg-type]
     assert stated(node, 12.0) == ([] if true else [KEY])
+
+
+@pytest.mark.parametrize(
+    ("now", "found", "true"),
+    [
+        (HELD, take("$1"), True),
+        (HELD, take("$1", "b"), False),
+        (HELD, release("$1"), False),
+        (head(1, "$1"), release("$1"), True),
+        (head(1, "$1"), take("$1"), False),
+        (head(1, "$1"), restate("$r", "b", head(1, "$1")), True),
+        (head(1, "$1", value="v"), write("$1"), True),
+        (head(1, "$1", value="v"), write("$1", value="w"), False),
+        (head(1, "$1", value="v"), write("$1", version=2), False),
+    ],
+)
+def test_after_a_restart_it_reads_the_state_of_keys_whose_last_take_was_void(
+    now: Head, found: Take | Release | Restate | MemoryWrite, true: bool
+) -> None:
+    node = sure({found.key: replace(now, later=1), OTHER: HELD})
+    assert node.due(10.0) == ([], [])
+    assert [ask.tag for ask in node.checks(99.0)] == [CHECK + found.key]
+    node.stated(found.key, found, 100.0)
+    assert stated(node, 100.0) == ([] if true else [found.key])
 
 
 def test_after_a_gap_it_owes_nothing_for_it_can_t_tell_the_truth() -> None:

@@ -28,6 +28,9 @@ HEADS = st.builds(
     after=st.none() | TEXT.map(EventId),
     holders=st.lists(HOLDERS, max_size=3).map(tuple),
     value=st.none() | TEXT,
+    touched=st.booleans(),
+    takes=NUMBER,
+    later=NUMBER,
 )
 
 
