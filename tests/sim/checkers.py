@@ -79,11 +79,11 @@ class Checkers:
                 true = self.truth.at(key, place)
                 raise Violation(f"{node} is sure of {key} at {place}: {truth_of(head)}, but it is {true}")
 
-    def settled(self, server: Homeserver) -> None:
-        """In the end whoever reads only the state reads the truth."""
+    def settled(self, server: Homeserver, crashed: float) -> None:
+        """In the end whoever reads only the state reads the truth, if who owed it lived on."""
         self.truth.follow(server.stream)
         for (kind, name), stated in server.state.items():
-            if (key := key_of(kind, name)) is None:
+            if (key := key_of(kind, name)) is None or stated.done <= crashed:
                 continue
             truth, event = self.truth.at(key, len(server.stream)), stated.event
             if isinstance(event, ev.Restate):

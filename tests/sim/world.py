@@ -68,6 +68,7 @@ class World:
             key: [RunId(f"$run{key[-1]}{n}") for n in range(rng.randint(2, 5))] for key in self.keys
         }
         self._outcomes: set[RunId] = set()
+        self._crashed = 0.0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._log: list[str] = []
@@ -126,7 +127,7 @@ class World:
         self._until(self.now + 40, lambda: False)
         self._counted()
         if all(not node.ledger.is_unsure(key) for node in self.nodes for key in (*self.keys, COUNTER)):
-            self.checkers.settled(self.server)
+            self.checkers.settled(self.server, self._crashed)
 
     def _counted(self) -> None:
         truth = self.checkers.truth
@@ -155,6 +156,7 @@ class World:
         if not node.alive:
             return
         node.crash()
+        self._crashed = self.now
         kept = self.rng.random()
         old = node.saved[:1] if kept < 0.65 else []
         saved = node.saved[-1:] if kept < 0.5 else old  # the database, an old copy of it, or none
