@@ -12,7 +12,7 @@ EMPTY = "scope: proj-{0}\ntasks:\n  a:\n    shell: |\n      {1}\n"
 
 
 def test_much_odd_and_failing_output(nodes: Nodes) -> None:
-    large = EMPTY.format("a", "head -c 50000000 /dev/zero | tr '\\0' x; echo; echo the end; exit 4")
+    large = EMPTY.format("a", "head -c 104857600 /dev/zero | tr '\\0' x; echo; echo the end; exit 4")
     odd = EMPTY.format("b", "printf 'bad \\377\\376 bytes \\033[31mred ```\\n'; exit 5")
     params = "scope: proj-c\nparams:\n  text: {default: x}\ntasks:\n  say:\n    matrix: "
     long = params + '"' + "$TEXT" * 40 + '"\n  after:\n    needs: [say]\n    shell: exit 1\n'
@@ -33,6 +33,6 @@ def test_much_odd_and_failing_output(nodes: Nodes) -> None:
         assert {"user_ids": [nodes.operator.user_id]} in mentions
         assert all(len(str(content)) < 8_000 for content in nodes.thread(run))
     logs = [path.stat().st_size for path in nodes.root.glob("node-*/data/logs/*/a.*.log")]
-    assert max(logs) <= 60_000_000
+    assert max(logs) <= 110_000_000
     after = nodes.person.say("!dag publish short")
     assert nodes.outcome(after) == "succeeded"

@@ -204,6 +204,21 @@ async def test_a_newer_one_takes_the_place_of_an_unsent_older_one(
     assert (first.txn, first.errcode) == ("old", "SUPERSEDED")
 
 
+async def test_what_is_withdrawn_is_not_sent(
+    out: Outbox, start: Start, inbox: Inbox, scripted: Scripted
+) -> None:
+    out.send(chat("stale"))
+    out.send(chat("good"))
+    out.withdraw("stale")
+    out.withdraw("unknown")
+    start()
+    assert await out.drain(5)
+    assert sent(scripted) == ["good"]
+    assert [(type(item).__name__, item.txn) for item in inbox.items] == [  # type: ignore[union-attr]
+        ("SendFailed", "stale"), ("SendDone", "good"),
+    ]  # fmt: skip
+
+
 async def test_a_transaction_is_queued_once(
     out: Outbox, start: Start, inbox: Inbox, scripted: Scripted
 ) -> None:
