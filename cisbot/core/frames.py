@@ -13,9 +13,9 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Final, Literal, NoReturn, TypeAlias
+from typing import Final, Literal, NoReturn, TypeAlias, get_args
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 FRAME_BYTES_MAX: Final = 1 << 20  # the longest line, its newline included
 OUTPUT_BYTES_MAX: Final = 16_384  # of all outputs of one attempt, as the task writes them
 TAIL_BYTES: Final = 2_000  # of the log's end, in `TaskEnded.tail`
@@ -90,11 +90,21 @@ class Shutdown:
 
 
 @dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there? The worker answers at once, whatever its tasks do."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The worker's first frame, in answer to `Hello`."""
 
     protocol: int
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to `Ping`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +137,8 @@ class TaskEnded:
     outputs: dict[str, str]
 
 
-ToWorker = Hello | StartTask | CancelRun | SetDeadline | Shutdown
-FromWorker = Ready | TaskStarted | TaskEnded
+ToWorker = Hello | StartTask | CancelRun | SetDeadline | Ping | Shutdown
+FromWorker = Ready | Pong | TaskStarted | TaskEnded
 Frame = ToWorker | FromWorker
 
 
@@ -166,8 +176,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "dict[str, Json]": _is_json_map,
 }
 _FRAMES: Final[Mapping[str, type[Frame]]] = {
-    frame.__name__: frame
-    for frame in (Hello, StartTask, CancelRun, SetDeadline, Shutdown, Ready, TaskStarted, TaskEnded)
+    frame.__name__: frame for frame in (*get_args(ToWorker), *get_args(FromWorker))
 }
 # The annotations are text (`from __future__ import annotations`) and name the check of each field.
 _FIELDS: Final[Mapping[str, Mapping[str, str]]] = {

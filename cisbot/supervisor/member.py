@@ -52,6 +52,9 @@ class Member:
     idle_timer: asyncio.TimerHandle | None = None
     retry_timer: asyncio.TimerHandle | None = None
     fence_timer: asyncio.TimerHandle | None = None
+    ping_timer: asyncio.TimerHandle | None = None
+    unanswered: int = 0  # pings since the last frame
+    verdict: str = ""  # why we killed it
     crashes: int = 0  # since a task ended well
     not_before: float = 0.0  # loop time of the next start
 
@@ -96,10 +99,10 @@ class Member:
 
     def stop_timers(self) -> None:
         """Cancel all."""
-        for timer in (self.idle_timer, self.retry_timer, self.fence_timer):
+        for timer in (self.idle_timer, self.retry_timer, self.fence_timer, self.ping_timer):
             if timer is not None:
                 timer.cancel()
-        self.idle_timer = self.retry_timer = self.fence_timer = None
+        self.idle_timer = self.retry_timer = self.fence_timer = self.ping_timer = None
 
 
 def never_started(key: TaskKey) -> TaskEnded:

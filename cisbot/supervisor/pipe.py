@@ -10,6 +10,7 @@ from cisbot.core.frames import (
     FRAME_BYTES_MAX,
     FrameError,
     FromWorker,
+    Pong,
     Ready,
     TaskEnded,
     TaskStarted,
@@ -59,7 +60,7 @@ class Pipe:
             if not line.endswith(b"\n"):
                 return  # the end; half a line is what a killed worker leaves
             match decode(line):
-                case (Ready() | TaskStarted() | TaskEnded()) as frame:
+                case (Ready() | Pong() | TaskStarted() | TaskEnded()) as frame:
                     yield frame
                 case other:
                     raise FrameError(f"{type(other).__name__} from a worker")

@@ -13,6 +13,8 @@ from cisbot.core.frames import (
     FrameError,
     FromWorker,
     Hello,
+    Ping,
+    Pong,
     Ready,
     SetDeadline,
     Shutdown,
@@ -35,6 +37,8 @@ from cisbot.supervisor.process import WorkerProcess
 READY_S = 30.0  # from spawn to `Ready`
 LATE_S = 0.5  # for a report to come in, when we learn of a deadline, or look at it, too late
 CANCEL_S = 3.0  # beyond the grace, for a worker to report the end of what was cancelled
+PING_S = 5.0  # between two pings to a worker that has tasks
+PINGS_MAX = 3  # unanswered for `PING_S` each: the worker is stuck
 CLOSE_S = 5.0  # beyond the grace, for workers to end when they are asked to
 
 
@@ -193,6 +197,8 @@ class Pool:
             member.fence_timer.cancel()
             member.fence_timer = None
         if member.open:
+            if member.ping_timer is None:
+                self._ping_in(member, PING_S)
             now = self._clock()
             rest = min(task.due for task in member.open.values()) - now
             delay = min(rest, 3_600.0) if rest > 0 else LATE_S
@@ -207,6 +213,29 @@ class Pool:
             member.process.kill()
         else:
             self._watch(member)
+
+    def _ping_in(self, member: Member, delay: float) -> None:
+        planned = self._clock() + delay
+        member.ping_timer = self._loop.call_later(delay, self._ping, member, planned)
+
+    def _ping(self, member: Member, planned: float) -> None:
+        """Ask a worker that has tasks whether it is there, and kill one that did not answer.
+
+        Pings are counted, not time: while we, or the machine, stood still, nobody could answer.
+        """
+        member.ping_timer = None
+        process = member.process
+        if process is None or not member.open or member.ending is not None:
+            member.unanswered = 0
+        elif member.unanswered < PINGS_MAX:
+            member.unanswered += 1
+            self._send(member, Ping())
+            self._ping_in(member, PING_S)
+        elif self._clock() > planned + LATE_S:  # the answer may lie unread in the pipe
+            self._ping_in(member, LATE_S)
+        else:
+            member.verdict = f"the worker did not answer for {PINGS_MAX * PING_S:g} s; "
+            process.kill()
 
     def _check(self, job: asyncio.Task[None]) -> None:
         """A fault of ours must not pass in silence."""
@@ -233,7 +262,7 @@ class Pool:
             why = f"it was not ready within {READY_S:g} s; "
             process.kill()
         how = await process.end(member.groups())
-        self._gone(member, why + how)
+        self._gone(member, (why or member.verdict) + how)
 
     async def _converse(self, member: Member, process: WorkerProcess) -> None:
         """Greet the worker and take its frames, to the end of its output.
@@ -258,6 +287,9 @@ class Pool:
 
     def _take(self, member: Member, frame: FromWorker) -> None:
         """Note a report and pass it on. Raises `FrameError` for one about a task it doesn't have."""
+        member.unanswered = 0
+        if isinstance(frame, Pong):
+            return
         if isinstance(frame, Ready):
             raise FrameError("it greets twice")
         key = (frame.run, frame.task, frame.attempt)
@@ -282,6 +314,7 @@ class Pool:
         member.open.clear()
         member.stop_timers()
         member.process, member.ready, member.ending = None, False, None
+        member.unanswered, member.verdict = 0, ""
         self._jobs.pop(member.name)
         if ending is None:
             member.crashed(self._loop.time())

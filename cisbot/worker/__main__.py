@@ -20,6 +20,8 @@ from cisbot.core.frames import (
     Frame,
     FromWorker,
     Hello,
+    Ping,
+    Pong,
     Ready,
     SetDeadline,
     Shutdown,
@@ -107,6 +109,8 @@ class _Worker:
                 self._agent = Agent(max_concurrent=frame.max_concurrent, data=self._data, send=self.send)
                 asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._agent.child_died)
                 self.send(Ready(PROTOCOL, os.getpid()))
+            case Ping(), Agent():
+                self.send(Pong())
             case StartTask(), Agent() as agent:
                 agent.start(frame)
             case CancelRun(), Agent() as agent:

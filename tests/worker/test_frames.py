@@ -16,6 +16,8 @@ from cisbot.core.frames import (
     Frame,
     FrameError,
     Hello,
+    Ping,
+    Pong,
     Ready,
     SetDeadline,
     Shutdown,
@@ -60,6 +62,8 @@ FRAMES = st.one_of(
     st.builds(SetDeadline, TEXT, FLOAT),
     st.builds(Shutdown, FLOAT),
     st.builds(Ready, INT, INT),
+    st.builds(Ping),
+    st.builds(Pong),
     st.builds(TaskStarted, TEXT, TEXT, INT, INT),
     st.builds(
         TaskEnded,
