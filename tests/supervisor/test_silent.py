@@ -66,5 +66,5 @@ async def test_a_pause_of_ours_is_not_the_workers_silence(tmp_path: Path) -> Non
         await events.started("t")
         for _ in range(4):
             assert not dies(worker, 1.2)  # without a turn of the loop
-            await asyncio.sleep(0)
+            await asyncio.to_thread(boot)  # a few turns
         assert int((await events.ended("t")).tail) == worker
