@@ -123,7 +123,8 @@ class TaskEnded:
 
     `exit_code` and `signal` say how its first process ended; both are None when none was started.
     `reason` is why: "exit" by itself, "cancelled", "fenced" by the deadline, "timeout", or "error" when
-    it could not be started (a skill that can't be imported too). `error` is text for people, often "".
+    it could not be started (a skill that can't be imported too) or left unusable outputs. `error` is
+    text for people, often "".
     """
 
     run: str

@@ -155,6 +155,8 @@ class Attempt:
             outputs = read_outputs(child.output, self.frame.kind)
         except OutputError as error:
             problems.append(str(error))
+            if reason == "exit" and child.succeeded():  # followers would go on without what it gave them
+                reason = "error"
         except SkillError as error:
             problems.append(str(error))
             reason = "error" if reason == "exit" else reason

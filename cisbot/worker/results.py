@@ -11,7 +11,12 @@ from pathlib import Path
 
 from cisbot.core.frames import OUTPUT_BYTES_MAX, TAIL_BYTES, Kind
 
-NOT_REGULAR = "CIS_OUTPUT is not a regular file"
+WANTED = (
+    "expected a file with lines NAME=VALUE, a NAME of at most 64 letters, digits, '_', '.' and '-' that "
+    f"begins with a letter or '_', all lines together at most {OUTPUT_BYTES_MAX} bytes"
+)
+NOT_REGULAR = f"CIS_OUTPUT is not a regular file; {WANTED}"
+TOO_LARGE = f"CIS_OUTPUT holds more than {OUTPUT_BYTES_MAX} bytes; {WANTED}"
 _ENTRIES_MAX = 2_000  # in a folder that was left as outputs, to be removed
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
@@ -90,7 +95,7 @@ def remove_output(path: Path) -> str:
 def _check_size(outputs: dict[str, str]) -> dict[str, str]:
     size = sum(len(key.encode()) + len(value.encode()) + 2 for key, value in outputs.items())
     if size > OUTPUT_BYTES_MAX:
-        raise OutputError(f"outputs dropped: more than {OUTPUT_BYTES_MAX} bytes")
+        raise OutputError(TOO_LARGE)
     return outputs
 
 
@@ -104,13 +109,15 @@ def read_outputs(path: Path, kind: Kind) -> dict[str, str]:
         return _check_size(_skill_outputs(text))
     outputs = {}
     if len(text.encode()) > OUTPUT_BYTES_MAX:
-        raise OutputError(f"outputs dropped: more than {OUTPUT_BYTES_MAX} bytes")
-    for number, line in enumerate(text.splitlines(), 1):
-        key, equals, value = line.partition("=")
+        raise OutputError(TOO_LARGE)
+    for number, line in enumerate(text.split("\n"), 1):
+        key, equals, value = line.removesuffix("\r").partition("=")
         if not line.strip():
             continue
         if not equals or not _KEY.match(key):
-            raise OutputError(f"outputs dropped: line {number} is not key=value")
+            raise OutputError(f"CIS_OUTPUT: line {number} is not NAME=VALUE; {WANTED}")
+        if "\0" in value:  # no environment takes it
+            raise OutputError(f"CIS_OUTPUT: line {number} holds a NUL; {WANTED}")
         outputs[key] = value
     return outputs
 
@@ -122,15 +129,19 @@ def _skill_outputs(text: str) -> dict[str, str]:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise OutputError("outputs dropped: not what a skill writes") from error
+        raise OutputError(
+            "CIS_OUTPUT is not what a skill writes; expected the skill to return its outputs"
+        ) from error
     if isinstance(body, dict) and isinstance(body.get("error"), str):
         raise SkillError(_encodable(body["error"][:2_000]))
     outputs = body.get("outputs") if isinstance(body, dict) else None
     if not isinstance(outputs, dict):
-        raise OutputError("outputs dropped: not what a skill writes")
+        raise OutputError("CIS_OUTPUT is not what a skill writes; expected the skill to return its outputs")
     for key, value in outputs.items():
         if not _KEY.match(key) or not isinstance(value, str):
-            raise OutputError(f"outputs dropped: {key[:64]!r} is not a name with a text")
+            raise OutputError(
+                f"CIS_OUTPUT: {key[:64]!r} is not a name with a text; expected names as in NAME=VALUE"
+            )
     return {key: _encodable(value) for key, value in outputs.items()}
 
 

@@ -42,6 +42,11 @@ class Child:
         status = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return status is not None
 
+    def succeeded(self) -> bool:
+        """Whether it is over, with exit code 0."""
+        status = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return status is not None and status.si_code == os.CLD_EXITED and status.si_status == 0
+
     def close(self) -> int:
         """Reap it and return its status: an exit code, or the signal that killed it, negative."""
         status = self.popen.wait()

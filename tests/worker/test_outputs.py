@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from cisbot.core.frames import OUTPUT_BYTES_MAX
-from cisbot.worker.results import OutputError, SkillError, read_outputs, remove_output
+from cisbot.worker.results import (
+    NOT_REGULAR,
+    TOO_LARGE,
+    WANTED,
+    OutputError,
+    SkillError,
+    read_outputs,
+    remove_output,
+)
 from tests.worker.real_processes import Worker, start
 
-NOT_REGULAR = "CIS_OUTPUT is not a regular file"
 BIND = "import os, socket; socket.socket(socket.AF_UNIX).bind(os.path.relpath(os.environ['CIS_OUTPUT']))"
 
 
@@ -27,7 +33,7 @@ BIND = "import os, socket; socket.socket(socket.AF_UNIX).bind(os.path.relpath(os
         ("ln -s $PWD/kept $CIS_OUTPUT", NOT_REGULAR),
         ("ln -s $PWD/kept/file $CIS_OUTPUT", NOT_REGULAR),
         ("ln -s nowhere $CIS_OUTPUT", NOT_REGULAR),
-        ("truncate -s 100G $CIS_OUTPUT", f"outputs dropped: more than {OUTPUT_BYTES_MAX} bytes"),
+        ("truncate -s 100G $CIS_OUTPUT", TOO_LARGE),
         ("", ""),
     ],
     ids=["folder", "folders", "fifo", "socket", "link to a folder", "link", "dangling", "huge", "nothing"],
@@ -115,3 +121,29 @@ def test_a_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Path, "unlink", refused)
     assert remove_output(tmp_path / "out") == "CIS_OUTPUT can't be removed: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        (
+            "echo a=b > $CIS_OUTPUT; echo nonsense >> $CIS_OUTPUT",
+            f"CIS_OUTPUT: line 2 is not NAME=VALUE; {WANTED}",
+        ),
+        ("echo 1a=b > $CIS_OUTPUT", f"CIS_OUTPUT: line 1 is not NAME=VALUE; {WANTED}"),
+        (r"printf 'a=\0' > $CIS_OUTPUT", f"CIS_OUTPUT: line 1 holds a NUL; {WANTED}"),
+        ("yes a=b | head -c 20000 > $CIS_OUTPUT", TOO_LARGE),
+        ("rm $CIS_OUTPUT; mkfifo $CIS_OUTPUT", NOT_REGULAR),
+    ],
+    ids=["no name", "digit", "NUL", "large", "fifo"],
+)
+def test_unusable_outputs_are_the_tasks_error(
+    worker: Worker, tmp_path: Path, script: str, error: str
+) -> None:
+    end = worker.run(start(tmp_path, script, env={"PATH": os.environ["PATH"]}))
+    assert (end.reason, end.exit_code, end.error, end.outputs) == ("error", 0, error, {})
+
+
+def test_values_may_hold_any_sign_but_a_line_break(worker: Worker, tmp_path: Path) -> None:
+    end = worker.run(start(tmp_path, r"printf 'a=b\013c\r\n\nd=\342\200\250\n' > $CIS_OUTPUT"))
+    assert (end.reason, end.outputs, end.error) == ("exit", {"a": "b\x0bc", "d": "\u2028"}, "")

@@ -228,7 +228,8 @@ def test_outputs(worker: Worker, tmp_path: Path) -> None:
     end = worker.run(start(tmp_path, script))
     assert (end.outputs, end.error) == ({"name": "a b=c", "other": ""}, "")
     bad = worker.run(start(tmp_path, "echo nonsense > $CIS_OUTPUT", task="bad"))
-    assert (bad.outputs, bad.error) == ({}, "outputs dropped: line 1 is not key=value")
+    assert (bad.outputs, bad.reason) == ({}, "error")
+    assert bad.error.startswith("CIS_OUTPUT: line 1 is not NAME=VALUE; expected a file with lines NAME=VALUE")
     big = worker.run(start(tmp_path, "yes a=b | head -c 200000 > $CIS_OUTPUT", task="big"))
     assert big.outputs == {}
     assert str(OUTPUT_BYTES_MAX) in big.error
