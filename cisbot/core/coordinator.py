@@ -15,6 +15,7 @@ from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, node_record
 from cisbot.core.claims.rows import head_to_row
 from cisbot.core.claims.state import Bounds, Head
+from cisbot.core.dags.parse import definition_hash
 from cisbot.core.effects import Answer, Drop, Put, ReadRuns, ReadStory, Step
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, RunId, run_event
@@ -37,7 +38,7 @@ from cisbot.core.inputs import (
     WorkerLost,
     WorkerReport,
 )
-from cisbot.core.lifecycle import Lifecycle
+from cisbot.core.lifecycle import LOOK, Lifecycle
 from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Rejected, RoomEvent
@@ -89,6 +90,9 @@ class Coordinator(Lifecycle):
                         execution.worker_lost(task, attempt, item.why, now.wall_ms)
             case Definitions():
                 self._definitions(item)
+            case MemoryAsk() if item.op != "get" and not self.settings.policy.memory:
+                why = f"memory {item.op}: this node's owner does not allow it ([policy] memory)"
+                self._out.work.append(Answer(item.tag, {"ok": False, "error": why}))
             case MemoryAsk():
                 self.memory.ask(item, now.boot)
             case StatusAsk():
@@ -116,6 +120,7 @@ class Coordinator(Lifecycle):
         """The boot time at which to call `handle(Tick())` at the latest."""
         times = [
             self.keeper.deadline(),
+            self.resend.deadline(),
             None if self.draining else self.contender.deadline(),
             self.memory.deadline(),
             self.desk.deadline(),
@@ -169,27 +174,11 @@ class Coordinator(Lifecycle):
         for event in batch.state:  # only now it is known who is a node
             if isinstance(event, ev.LockEvent | ev.MemoryWrite):
                 also.add(event.key)
-                self._hint(event, now)
-        self.unfollowed.update(run.id for run in self.board.open_runs())
+                self.losses.hint(event, now)
+        for run in self.board.open_runs():
+            self._unfollow(run.id)
         self.keeper.gap(also, now.boot)
         self.contender.gap()
-
-    def _hint(self, event: RoomEvent, now: Instant) -> None:
-        """What the state says of runs after a gap: a hint for people; claims wait for a sure head."""
-        match event:
-            case ev.Take():
-                run = self.board.runs.get(event.run)
-                if run is not None and not run.status.over and event.epoch > run.epoch:
-                    self.board.put(
-                        replace(
-                            run, status=RunStatus.RUNNING, node=event.node, account=event.sender,
-                            epoch=event.epoch, definition=event.definition,
-                        )
-                    )  # fmt: skip
-            case ev.Release() if event.outcome is not None:
-                self._settle(event, now)
-            case _:
-                pass
 
     def _event(self, event: RoomEvent, now: Instant, *, live: bool = True) -> None:
         match event:
@@ -209,7 +198,7 @@ class Coordinator(Lifecycle):
             case ev.NodeRecord():
                 self._node(event, now)
             case ev.Member():
-                pass
+                self.board.note_member(event)
             case ev.Intent():
                 self._out.asks.extend(self.contender.observe(event, now.boot))
             case ev.Message() | ev.Reaction():
@@ -227,8 +216,10 @@ class Coordinator(Lifecycle):
         self.board.seen(event.sender, now.wall_ms)
         if not isinstance(event, ev.Restate):
             self._out.asks.extend(self.contender.observe(event, now.boot))
-        if isinstance(event, ev.Release) and event.outcome is not None and self._credible(event):
-            self._settle(event, now)
+        if isinstance(event, ev.Take) and self.ledger.is_unsure(event.key) and event.run in self.board.runs:
+            self._unfollow(event.run)
+        if isinstance(event, ev.Release) and event.outcome is not None and self.losses.credible(event):
+            self.losses.settle(event, now)
         facts, sends = self.keeper.observe(event, now.boot)
         self._say(*sends)
         self._facts(facts, now)
@@ -246,7 +237,7 @@ class Coordinator(Lifecycle):
             run = self.board.runs.get(holder.run) if holder else None
             if run and run.epoch == renewal.epoch and run.status in (RunStatus.LOST, RunStatus.PENDING):
                 self.watch.alive(run.id, renewal.epoch)
-                self.board.put(replace(run, status=RunStatus.RUNNING, why="", asked=False))
+                self.board.put(replace(run, status=RunStatus.RUNNING, why="", asked=False, answered=None))
 
     def _chat(self, event: RoomEvent, now: Instant, *, history: bool) -> None:
         if isinstance(event, ev.Message):
@@ -274,11 +265,10 @@ class Coordinator(Lifecycle):
             execution.ended(replace(frame, reason="error", error=why), now.wall_ms)
 
     def _sent(self, item: SendDone | SendFailed, now: Instant) -> None:
-        again = self._unsettled.get(item.txn)
-        if isinstance(item, SendFailed) and item.errcode == "UNKNOWN" and again is not None:
-            self._out.send.append(again)  # a second release or end is void, a lost one is not
+        unknown = isinstance(item, SendFailed) and item.errcode == "UNKNOWN"
+        if unknown and self.resend.failed(item.txn, now.boot):
             return
-        self._unsettled.pop(item.txn, None)
+        self.resend.over(item.txn)
         self._out.persist.append(Drop("outbox", item.txn))
         why = None if isinstance(item, SendDone) else item.why
         for execution in self.executions.values():
@@ -296,12 +286,14 @@ class Coordinator(Lifecycle):
         if key.startswith(MEMORY_PREFIX):
             self.memory.back(key, item.found, now.boot)
             return
-        wish = next((w for w in self._wishes() if w.key == key), None)
+        wish = next((w for w in self._wishes(now) if w.key == key), None)
         self._say(*self.contender.back(key, item.found, wish, now.boot))
 
     def _definitions(self, item: Definitions) -> None:
         self.definitions = dict(item.dags)
         self.problems = item.problems
+        if self.settings.node.execute:
+            self.hashes = {d.id: definition_hash(d)[:16] for d in item.dags.values()}
 
     # -- time and the end of every step --------------------------------------------------------------
 
@@ -321,18 +313,22 @@ class Coordinator(Lifecycle):
             self._announce()
             self._watch(now)
             self._execute(now)
-            sends, asks = self.contender.pursue(self._wishes(), now.boot)
+            sends, asks = self.contender.pursue(self._wishes(now), now.boot)
             self._say(*sends)
             self._out.asks.extend(asks)
+        if self.ready:
+            self._serve_memory(now)
+        self._say(*self.status.due(now))
+        self._say(*self.desk.due(now))
+        self._write()
+        return self._out.step()
+
+    def _serve_memory(self, now: Instant) -> None:
         sends, asks, replies = self.memory.due(now.boot)
         self._say(*sends)
         self._out.asks.extend(asks)
         for reply in replies:
             self._remembered(reply, now)
-        self._say(*self.status.due(now))
-        self._say(*self.desk.due(now))
-        self._write()
-        return self._out.step()
 
     def _remembered(self, reply: MemoryReply, now: Instant) -> None:
         if not reply.tag.startswith(MARK):
@@ -346,19 +342,17 @@ class Coordinator(Lifecycle):
 
     def _announce(self) -> None:
         """The node's record: sent at start and when its definitions changed."""
-        dags = self._dags()
-        mark = f"{self.me.incarnation} {sorted(dags.items())}"
-        if mark != self.presence.announced:
-            self.presence.announced = mark
-            self._say(node_record(self.me, dags, self.settings.node, self.version, gone=False))
+        if not self.presence.announced or self.hashes != self.told_hashes:
+            self.presence.announced, self.told_hashes = True, self.hashes
+            self._say(node_record(self.me, self.hashes, self.settings.node, self.version, gone=False))
 
     def _watch(self, now: Instant) -> None:
         """Runs whose holder went silent or let them go unseen, and approvals whose deadline passed."""
         silent, unseen, late = self.watch.due(self.executions, now)
         for run, why in silent:
-            self._lost(run, why, now)
+            self.losses.lost(run, why, now)
         for run in unseen:
-            self._out.asks.append(ReadStory(f"story {run.id}", run.id))
+            self._out.asks.append(ReadStory(f"{LOOK}{run.id}", run.id))
         for run in late:
             self.board.close(run, RunStatus.EXPIRED, LATE, now.wall_ms)
             self.desk.expired(run, now)
@@ -388,6 +382,7 @@ class Coordinator(Lifecycle):
             out.extend(Drop("tasks", f"{run} {name}") for name in self.own_tasks.pop(run, {}))
         self.watch.forget(gone)
         self.unfollowed.difference_update(gone)
+        self._looked.difference_update(gone)
         needed = {run.definition for run in self.board.runs.values()}
         for mark in self.pinned.keys() - needed:
             del self.pinned[mark]

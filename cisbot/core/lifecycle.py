@@ -11,7 +11,7 @@ from dataclasses import replace
 from cisbot.core.chat.desk import Desk
 from cisbot.core.chat.status import StatusBoard
 from cisbot.core.claims.contend import Contender, Wish
-from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Keeper, Taken, Won
+from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Keeper, Learned, Taken, Won
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.memory import Memory
 from cisbot.core.claims.messages import Me, end, node_record
@@ -20,8 +20,10 @@ from cisbot.core.dags.parse import canonical, definition_hash
 from cisbot.core.effects import Ask, CancelWork, MoveDeadline, Put, ReadStory, Send, Write
 from cisbot.core.ids import RunId, UserId
 from cisbot.core.inputs import Instant, StoryRead
+from cisbot.core.losing import Losses
 from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.presence import Presence
+from cisbot.core.resend import Resend
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome
 from cisbot.core.runs.board import Board
@@ -31,8 +33,12 @@ from cisbot.core.runs.rows import task_to_row
 from cisbot.core.runs.state import Run, RunStatus, TaskRun
 from cisbot.core.runs.story import begun_before
 from cisbot.core.runs.watch import Watch
-from cisbot.core.runs.wishing import fits, loads, wishes
+from cisbot.core.runs.wishing import Candidates, fits, loads
 from cisbot.core.settings import Settings
+
+STORY = "story "  # the tag of a question, before the run: asked after a win
+LOOK = "look "  # the same before a wish, or where a run ended unseen
+STORIES_MAX = 50  # asked for at once
 
 
 class Lifecycle:
@@ -51,6 +57,8 @@ class Lifecycle:
         self.board = Board(settings.policy)
         self.definitions: dict[str, Definition] = {}
         self.problems: tuple[str, ...] = ()
+        self.hashes: dict[str, str] = {}  # of its own DAGs, if it executes
+        self.told_hashes: dict[str, str] = {}
         self.pinned: dict[str, Definition] = dict(kept.definitions)
         self.unread = kept.unread
         self.executions: dict[RunId, Execution] = {}
@@ -64,16 +72,18 @@ class Lifecycle:
         )
         self.status = StatusBoard(self.board, me)
         self.desk = Desk(self)
+        self.losses = Losses(self.board, self.desk, self.ledger, self.executions, self._unfollow)
         self.presence = Presence(me, self.board, settings)
         self.watch = Watch(self.board, self.keeper)
         self.ready = False  # until the first batch: what was missed comes before any decision
         self.known_room = kept.cursor is not None
         self.draining = False
         self.left = False
-        self.past = kept.incarnation
         self.unfollowed: set[RunId] = set()
+        self._looked: set[RunId] = set()  # of these: their story is read, they may be claimed
+        self._asked: set[RunId] = set()
         self._looking: dict[str, Won] = {}
-        self._unsettled: dict[str, Send] = {}
+        self.resend = Resend()
         self._out = Outbound()
         self._load(kept)
 
@@ -112,39 +122,18 @@ class Lifecycle:
                 case Ended():
                     self._fenced(fact.hold.run)
                     if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
-                        self._lost(run, fact.why, now)
+                        self.losses.lost(run, fact.why, now)
                 case Freed():
-                    self._freed(fact, now)
+                    self.losses.freed(fact, now)
+                case Learned():
+                    self.losses.learned(fact)
                 case _:
                     pass
 
-    def _freed(self, fact: Freed, now: Instant) -> None:
-        run = self.board.runs.get(fact.holder.run)
-        if run is None or run.status.over or run.epoch > fact.holder.epoch:
-            return
-        if isinstance(fact.by, ev.Release):
-            if fact.by.outcome is None and run.status is RunStatus.RUNNING:
-                self.board.put(replace(run, status=RunStatus.PENDING, why="given back"))
-            return
-        if isinstance(fact.by, ev.Take) and fact.by.run == run.id:
-            return
-        if run.id not in self.executions:
-            self._lost(run, f"{fact.holder.node} is gone", now)
-
-    def _lost(self, run: Run, why: str, now: Instant) -> None:
-        """The run's holder is lost: its DAG's policy decides what happens."""
-        if run.status is not RunStatus.RUNNING:
-            return
-        if run.cancelled_by is not None:
-            run = self.board.close(run, RunStatus.CANCELLED, f"by {run.cancelled_by}", now.wall_ms)
-            said = f"{run.dag} {run.short} was cancelled by {run.cancelled_by}, and its node is lost"
-            self.desk.note(run, f"{said}: {why}.", f"cancelled {run.id}", now)
-            return
-        if run.on_lost is OnLost.ASK:
-            run = self.board.put(replace(run, status=RunStatus.LOST, why=why))
-            self.desk.ask_lost(run, now)
-        else:
-            self.board.put(replace(run, status=RunStatus.PENDING, why=f"{why}; {run.on_lost} by its policy"))
+    def _unfollow(self, run: RunId) -> None:
+        """Something about this run went unjudged: look at its story, now and before its first task."""
+        self.unfollowed.add(run)
+        self._looked.discard(run)
 
     def _won(self, won: Won, now: Instant) -> None:
         run = self.board.runs.get(won.take.run)
@@ -153,11 +142,12 @@ class Lifecycle:
         holder = held.held_by(self.me.account, self.me.incarnation, won.take.epoch) if held else None
         stale = run is None or run.status is not RunStatus.PENDING or definition is None
         if stale or holder is None or won.hold.deadline <= now.boot or self.draining:
-            self._say(self.keeper.release(won.take.key, None))
+            cancelled = run is not None and run.status is RunStatus.CANCELLED
+            self._say(self.keeper.release(won.take.key, Outcome.CANCELLED if cancelled else None))
             return
         assert run is not None and definition is not None
         if run.id in self.unfollowed:  # it may be over: look before the first task
-            tag = f"story {run.id}"
+            tag = f"{STORY}{run.id}"
             self._looking[tag] = won
             self._out.asks.append(ReadStory(tag, run.id))
             return
@@ -173,14 +163,18 @@ class Lifecycle:
     def _story(self, item: StoryRead, now: Instant) -> None:
         """What the room tells of a run that this node has not followed from its beginning."""
         won = self._looking.pop(item.tag, None)
+        named = RunId(item.tag.partition(" ")[2])
+        self._asked.discard(named)
+        if item.events is not None:
+            self._looked.add(named)
         story = item.events or ()
         began = {(e.sender, e.incarnation, e.epoch) for e in story if isinstance(e, ev.Take)}
         for event in story:
             if isinstance(event, ev.Release) and (event.sender, event.incarnation, event.epoch) in began:
-                self._settle(event, now)
+                self.losses.settle(event, now)
         if won is None:
             if item.events is not None:
-                self._ended_unseen(RunId(item.tag.removeprefix("story ")), now)
+                self.losses.ended_unseen(named, now)
             return
         if item.events is None:
             if won.take.key in self.keeper.holds:  # look again: the read itself waits before it gives up
@@ -192,50 +186,25 @@ class Lifecycle:
         if hold is not None and hold.epoch == won.hold.epoch and self._goes_on(item.events, won, now):
             self._won(Won(hold, won.take), now)
 
-    def _ended_unseen(self, run_id: RunId, now: Instant) -> None:
-        """The room tells no outcome of a run that nobody holds any more: its holder was lost in a gap."""
-        run = self.board.runs.get(run_id)
-        if run is None or run.key is None or run_id in self.executions:
-            return
-        head = self.ledger.sure(run.key)
-        if head is not None and not any(holder.run == run_id for holder in head.holders):
-            self._lost(run, f"{run.node} let it go", now)
-
     def _goes_on(self, story: Iterable[ev.RoomEvent | ev.Rejected], won: Won, now: Instant) -> bool:
         """Whether a run may begin here: if somebody had begun it, its DAG's policy decides first."""
         run, before = self.board.runs.get(won.take.run), begun_before(story, won.take, self.board.is_node)
-        if run is None or run.status.over or before is None or before.epoch <= run.epoch:
-            return True  # what this node knew to be lost was decided already
-        if run.on_lost is OnLost.ASK:
+        if run is None or run.status.over or before is None:
+            return True
+        decided = before.epoch <= run.epoch  # this node knew that it was lost
+        if run.on_lost is OnLost.ASK and not decided:
             begun = replace(
                 run, status=RunStatus.RUNNING, node=before.node, account=before.sender,
                 epoch=won.take.epoch, definition=before.definition,
             )  # fmt: skip
             self._say(self.keeper.release(won.take.key, Outcome.LOST))
-            self._lost(self.board.put(begun), f"{before.node} is gone", now)
+            self.losses.lost(self.board.put(begun), f"{before.node} is gone", now)
             return False
-        self.board.put(replace(run, epoch=before.epoch, definition=before.definition))
+        self.board.put(replace(run, epoch=max(run.epoch, before.epoch), definition=before.definition))
         if before.definition != won.take.definition:  # it stays pinned to what it began with
             self._say(self.keeper.release(won.take.key, None))
             return False
         return True
-
-    def _settle(self, event: ev.Release, now: Instant) -> None:
-        """An outcome settles the run also where its release came too late and was void."""
-        run = self.board.runs.get(event.run)
-        if run is None or event.outcome is None or run.id in self.executions:
-            return
-        if event.outcome is Outcome.LOST and event.epoch >= run.epoch:
-            self._lost(run, f"{event.node} lost its lease", now)
-        elif event.outcome is not Outcome.LOST:
-            self.board.settled(run, event.outcome, now.wall_ms)
-
-    def _credible(self, event: ev.Release) -> bool:
-        """Whether the sender held the run at that epoch, as far as this node can know."""
-        run = self.board.runs.get(event.run)
-        if run is None or self.ledger.sure(event.key) is None or run.key is None:
-            return True
-        return (event.key, event.sender, event.epoch) == (run.key, run.account, run.epoch)
 
     def _fenced(self, run: RunId) -> None:
         """This node no longer holds the run: whatever still runs of it must be dead at once."""
@@ -293,13 +262,8 @@ class Lifecycle:
         self.left = True
         self.keeper.holds.clear()
         self._say(end(self.me, self.me.incarnation))
-        self._say(node_record(self.me, self._dags(), self.settings.node, self.version, gone=True))
+        self._say(node_record(self.me, self.hashes, self.settings.node, self.version, gone=True))
         self._out.done = True
-
-    def _dags(self) -> dict[str, str]:
-        if not self.settings.node.execute:
-            return {}
-        return {d.id: definition_hash(d)[:16] for d in self.definitions.values()}
 
     def _execute(self, now: Instant) -> None:
         for run, execution in list(self.executions.items()):
@@ -321,7 +285,7 @@ class Lifecycle:
             self._say(self.keeper.release(execution.hold.key, outcome))
         if outcome is Outcome.LOST:
             self.status.fenced(run.id)
-            self._lost(run, f"{self.me.node} could not renew its lease in time", now)
+            self.losses.lost(run, f"{self.me.node} could not renew its lease in time", now)
             return
         run = self.board.settled(run, outcome, now.wall_ms)
         self._say(*self.status.closed(run, execution, now))
@@ -335,12 +299,18 @@ class Lifecycle:
         if run is not None:
             self.board.put(replace(run, tasks=execution.statuses()))
 
-    def _wishes(self) -> list[Wish]:
-        """The first waiting run of every key that this node may claim now."""
+    def _wishes(self, now: Instant) -> list[Wish]:
+        """The first waiting run of every key that it may claim now; of others it reads the story first."""
         if not self.settings.node.execute or self.draining or not self.ready:
             return []
         room = self.settings.coordinator.max_runs - len(self.keeper.holds)
-        return wishes(self.board, self.ledger, self.settings, self.me, self.pinned, room)
+        unread = self.unfollowed - self._looked
+        candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper)
+        found, stories = candidates.wishes(self.board, room, now.boot)
+        for run in [run for run in stories if run not in self._asked][: STORIES_MAX - len(self._asked)]:
+            self._asked.add(run)
+            self._out.asks.append(ReadStory(f"{LOOK}{run}", run))
+        return found
 
     def eligible(self, run: Run) -> bool:
         """Whether this node may execute the run."""
@@ -384,8 +354,7 @@ class Lifecycle:
 
     def _say(self, *sends: Send) -> None:
         for send in sends:
-            if send.durable and send.state_key is not None:
-                self._unsettled[send.txn] = send
+            self.resend.note(send)
             self._out.send.append(send)
 
     def ask(self, ask: Ask) -> None:

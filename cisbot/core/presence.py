@@ -16,17 +16,19 @@ class Presence:
         self._board = board
         self._settings = settings
         self.charter: Charter | None = None
-        self.announced = ""  # what the last record of this process said
+        self.announced = False  # this process has said that it is there
         self._heard = False
 
     def joined(self, *, known_room: bool) -> str | None:
         """The first batch is folded: refuse what can't be served."""
         me = self._me
         twin = next((n for n in self._board.living() if n.id == me.node and n.account != me.account), None)
-        if twin is not None:
+        own = self._board.nodes.get(me.account)
+        first = own is not None and own.id == me.node and twin is not None and own.since_ms < twin.since_ms
+        if twin is not None and not first:
             return (
-                f"node.id: '{me.node}' belongs to {twin.account} in this room; expected an id of its "
-                f"own. Choose another [node] id, or stop that node and let it leave"
+                f"node.id: '{me.node}' belongs to {twin.account} in this room; expected an id of its own. "
+                f"Choose another [node] id, or stop that node; if it is gone for good: /kick {twin.account}"
             )
         if self.charter is None:  # on a restart it was read before, and is for ever
             return (

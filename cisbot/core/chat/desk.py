@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cisbot.core.chat import grammar, render
 from cisbot.core.chat.answers import Answers
+from cisbot.core.chat.decisions import Decisions
 from cisbot.core.chat.office import Office, why_waiting
 from cisbot.core.chat.posts import Post
 from cisbot.core.chat.publish import Publisher
@@ -16,12 +17,10 @@ from cisbot.core.ids import RunId, UserId, run_event
 from cisbot.core.inputs import Instant, TextRead
 from cisbot.core.room.events import Json, JsonMap, Message, Reaction
 from cisbot.core.runs.state import Run, RunStatus, TaskStatus
-from cisbot.core.settings import Act
 from cisbot.errors import FieldError
 
 LOG_BYTES_MAX = 3_000
 LIST_MAX = 12
-DENIALS_MAX = 1_000
 NODE_MESSAGES = frozenset({"status", "prompt", "final", "ask", "task", "answer"})
 
 
@@ -33,7 +32,7 @@ class Desk:
         self.board = office.board
         self.answers = Answers(office.board, office.me.account)
         self.publisher = Publisher(office, self)
-        self._denied: dict[tuple[str, str], None] = {}
+        self.decisions = Decisions(office, self.publisher, self.post)
         self._logs: dict[str, tuple[Message, Run, str]] = {}
         self._reminded = False
 
@@ -69,7 +68,7 @@ class Desk:
             return
         runs = self.board.runs_of(event.target) or [run]
         for one in runs:
-            self._decide(one, event.sender, meaning == "yes", now, event.ts_ms)
+            self.decisions.decide(one, event.sender, meaning == "yes", now, event.ts_ms)
 
     def text_read(self, item: TextRead, now: Instant) -> None:
         """A log or an attached file was read."""
@@ -97,25 +96,32 @@ class Desk:
         run = self.board.runs.get(RunId(run_id)) if isinstance(run_id, str) else None
         if run is None:
             return
-        run = self.board.add_message(run, msg.event_id)  # edits too: some clients react to these
+        if kind in ("status", "prompt", "ask", "final"):
+            run = self.board.add_message(run, msg.edits or msg.event_id)
         if block["kind"] == "ask" and not run.asked:
             run = self.board.put(replace(run, asked=True))
-        if kind == "prompt" and run.status is RunStatus.PENDING and run.key is None:
-            self._learn(run, block)
+        if run.key is None:
+            self._learn(run, block, now)
         if kind in ("status", "final") and msg.sender == run.account:
             self._tasks_told(run, block)
 
-    def _learn(self, run: Run, block: JsonMap) -> None:
-        """This node lacks the definition: the prompt says what it needs."""
+    def _learn(self, run: Run, block: JsonMap, now: Instant) -> None:
+        """This node lacks the definition: others say what it needs, and when it is over before its start."""
         needed, expires = block.get("needed"), block.get("expires_ms")
-        self.board.put(
-            replace(
-                run,
-                status=RunStatus.WAITING,
-                approvals_needed=needed if isinstance(needed, int) else 1,
-                expires_ms=expires if isinstance(expires, int) else None,
+        if block["kind"] == "prompt" and run.status is RunStatus.PENDING:
+            self.board.put(
+                replace(
+                    run,
+                    status=RunStatus.WAITING,
+                    approvals_needed=needed if isinstance(needed, int) else 1,
+                    expires_ms=expires if isinstance(expires, int) else None,
+                )
             )
+        over = next(
+            (status for status in RunStatus if status.over and status.value == block.get("over")), None
         )
+        if over is not None and not run.status.over and run.status is not RunStatus.RUNNING:
+            self.board.close(run, over, "", now.wall_ms)
 
     def _tasks_told(self, run: Run, block: JsonMap) -> None:
         told, epoch = block.get("tasks"), block.get("epoch")
@@ -134,8 +140,7 @@ class Desk:
         if run is None:
             return None
         word = grammar.parse_word(msg.body)
-        undecided = run.status in (RunStatus.WAITING, RunStatus.LOST)
-        return word if undecided or isinstance(word, grammar.Cancel) else None  # "no" is just talk there
+        return word if run.undecided or isinstance(word, grammar.Cancel) else None  # "no" is just talk there
 
     def _command(self, msg: Message, command: grammar.Command, now: Instant, *, history: bool) -> None:
         try:
@@ -151,19 +156,18 @@ class Desk:
                 self.publisher.publish(msg, command, now, history=history)
                 return
             case grammar.Approve() | grammar.Reject():
-                run = self.run_of(msg, command.run)
+                run, reason = self._judged(msg, command)
                 yes = isinstance(command, grammar.Approve)
                 run = self.board.timely(run, msg.ts_ms)
-                if run.status not in (RunStatus.WAITING, RunStatus.LOST):
+                if not run.undecided:
                     raise FieldError(
                         "run", f"{run.short} is {run.status}, there is nothing to decide", "",
                         f"To stop it: !dag cancel {run.short}",
                     )  # fmt: skip
-                reason = command.reason if isinstance(command, grammar.Reject) else ""
-                self._decide(run, msg.sender, yes, now, msg.ts_ms, reason)
+                self.decisions.decide(run, msg.sender, yes, now, msg.ts_ms, reason)
                 return
             case grammar.Cancel():
-                self._cancel(self.run_of(msg, command.run), msg.sender, now)
+                self.decisions.cancel(self.run_of(msg, command.run), msg.sender, now)
                 return
             case _ if history:
                 return
@@ -199,6 +203,17 @@ class Desk:
                 "run", "is not given", "a run's short id, or answer in its thread", "See: !dag status"
             )
         return run
+
+    def _judged(self, msg: Message, command: grammar.Approve | grammar.Reject) -> tuple[Run, str]:
+        """The run, and why; in a run's thread a first word that names no run belongs to the reason."""
+        reason = command.reason if isinstance(command, grammar.Reject) else ""
+        try:
+            return self.run_of(msg, command.run), reason
+        except FieldError:
+            here = self.board.of_message(msg.thread)
+            if here is None or isinstance(command, grammar.Approve):
+                raise
+            return here, f"{command.run or ''} {reason}".strip()
 
     def _status(self, msg: Message, command: grammar.Status, now: Instant) -> Text:
         if command.run is None and self.board.of_message(msg.thread) is None:
@@ -249,59 +264,6 @@ class Desk:
         self._logs[tag] = (msg, run, pick.task)
         self._office.ask(ReadLog(tag, pick.log_path, LOG_BYTES_MAX))
 
-    # -- decisions -------------------------------------------------------------------------------
-
-    def _decide(self, run: Run, user: UserId, yes: bool, now: Instant, ts_ms: int, reason: str = "") -> None:
-        run = self.board.timely(run, ts_ms)
-        said = f"by {user}" + (f": {render.clean(reason)}" if reason else "")
-        if run.status is RunStatus.WAITING:
-            if not self.publisher.may_approve(run, user):
-                if not yes and (user == run.publisher or self.board.may(Act.CANCEL, run.dag, user)):
-                    self._cancel(run, user, now)
-                else:
-                    self._deny(run, user, "approve", now)
-                return
-            if yes:
-                self.board.approve(run, user)
-            else:
-                run = self.board.close(run, RunStatus.REJECTED, said, now.wall_ms)
-                self.note(run, f"{run.dag} {run.short} was rejected {said}.", f"rejected {run.id}", now)
-        elif run.status is RunStatus.LOST:
-            if user != run.publisher and not self.board.may(Act.APPROVE, run.dag, user):
-                self._deny(run, user, "decide about", now)
-            elif yes:
-                self.board.approve(run, user)
-            else:
-                run = self.board.close(run, RunStatus.FAILED, f"lost, closed {said}", now.wall_ms)
-                text = f"{run.dag} {run.short} was lost and is closed {said}."
-                self.note(run, text, f"closed {run.id}", now)
-        elif not yes and not run.status.over:
-            self._cancel(run, user, now)
-
-    def _cancel(self, run: Run, user: UserId, now: Instant) -> None:
-        if run.status.over:
-            raise FieldError("run", f"{run.short} is over: {run.status}", "a run that is not over")
-        if user != run.publisher and not self.board.may(Act.CANCEL, run.dag, user):
-            self._deny(run, user, "cancel", now)
-            return
-        unclaimed = run.status is not RunStatus.RUNNING
-        self._office.cancel(run, user, now)
-        if unclaimed:
-            self.note(
-                run, f"{run.dag} {run.short} was cancelled by {user} before it started.",
-                f"cancelled {run.id}", now,
-            )  # fmt: skip
-
-    def _deny(self, run: Run, user: UserId, act: str, now: Instant) -> None:
-        mark = (str(run.id), user)
-        if mark in self._denied:
-            return
-        self._denied[mark] = None
-        while len(self._denied) > DENIALS_MAX:
-            self._denied.pop(next(iter(self._denied)))
-        rule = self.board.rule(Act.CANCEL if act == "cancel" else Act.APPROVE, run.dag)
-        self.post(run, render.denied(user, act, rule), f"denied {run.id} {user}", now, mentions=(user,))
-
     # -- out -------------------------------------------------------------------------------------
 
     def answer(
@@ -323,7 +285,7 @@ class Desk:
 
     def note(self, run: Run, text: str, topic: str, now: Instant) -> None:
         """Say something once in the run's thread, mentioning its publisher."""
-        self.post(run, Text(text, None), topic, now, mentions=(run.publisher,))
+        self.decisions.note(run, text, topic, now)
 
     def post(
         self,
@@ -351,7 +313,8 @@ class Desk:
 
     def ask_lost(self, run: Run, now: Instant) -> None:
         """The holder is lost and the DAG says ask: ask in the thread."""
-        unfinished = [n for n, s in run.tasks.items() if s in (TaskStatus.RUNNING, TaskStatus.PENDING)]
+        done = (TaskStatus.SUCCEEDED, TaskStatus.SKIPPED)
+        unfinished = [name for name, status in run.tasks.items() if status not in done]
         self.post(
             run, render.lost_question(run, unfinished), f"lost {run.id} {run.epoch}", now, kind="ask",
             mentions=(run.publisher,), delay_s=1.0, only_if=RunStatus.LOST,

@@ -40,7 +40,7 @@ def send_of(post: Post) -> Send:
 def edit_of(post: Post, original: EventId, mark: str) -> Send:
     """The send of an edit; an unsent older edit of the same `mark` is replaced by it."""
     fresh = _body(post)
-    content: JsonMap = dict(fresh)
+    content: JsonMap = {name: value for name, value in fresh.items() if name != BLOCK}
     content["body"] = f"* {post.text}"
     content["m.new_content"] = fresh
     content["m.relates_to"] = {"rel_type": "m.replace", "event_id": original}

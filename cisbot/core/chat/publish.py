@@ -120,7 +120,9 @@ class Publisher:
         if not history:  # whoever came late can't know who was there
             self._check_target(target, dag, sent=sent is not None)
         if definition is None:
-            board.put(self._opaque(msg, command, dag, target))
+            named = [n.id for n in board.eligible(dag, "all")] if target == "all" else [None]
+            for node in named:
+                board.put(self._opaque(msg, command, dag, target, node))
             return
         params = resolve(definition, command.params)
         scope = self._scope(definition, command, msg.sender)
@@ -166,10 +168,10 @@ class Publisher:
         isolation = self._office.settings.worker.scope_isolation.kind
         return infer_scope(definition.id, ids, publisher, isolation)
 
-    def _opaque(self, msg: Message, command: Publish, dag: DagId, target: str) -> Run:
+    def _opaque(self, msg: Message, command: Publish, dag: DagId, target: str, node: NodeId | None) -> Run:
         """This node lacks the definition: it follows the run, and can't claim it."""
         return Run(
-            run_id(msg.event_id), dag, None, "", target, command.priority or 0, command.params,
+            run_id(msg.event_id, node), dag, None, "", node or target, command.priority or 0, command.params,
             msg.sender, msg.ts_ms, RunStatus.PENDING,
         )  # fmt: skip
 

@@ -17,13 +17,13 @@ from cisbot.core.inputs import Instant
 from cisbot.core.room.events import Json, JsonMap
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.execution import Execution
-from cisbot.core.runs.state import Run, RunStatus
+from cisbot.core.runs.state import Run, RunStatus, TaskStatus
 
 POST_AFTER_S = 1.5  # a run that is over sooner has its final reply only
 EDIT_GAP_S = 5.0
 AGAIN_S = 15.0  # doubled by each failure: before a status message is sent again that could not be sent
 EDIT_GAP_SHARE = 0.15  # of the run's age
-TASKS_TOLD_MAX = 500
+TASKS_TOLD_BYTES_MAX = 30_000  # of an event's 64 KiB; those that succeeded come first, for who resumes
 
 
 @dataclass(slots=True)
@@ -158,9 +158,6 @@ class StatusBoard:
         return Post(txn, text.plain, text.html, run_event(run.id), self._block(run, shown))
 
     def _block(self, run: Run, shown: _Shown) -> JsonMap:
-        tasks: dict[str, Json] = {
-            name: task.status.value for name, task in list(shown.execution.tasks.items())[:TASKS_TOLD_MAX]
-        }
         status = run.status.value if run.status is not RunStatus.PENDING else "given back"
         return {
             "kind": "status",
@@ -168,9 +165,22 @@ class StatusBoard:
             "epoch": shown.execution.hold.epoch,
             "node": self._me.node,
             "status": status,
-            "tasks": tasks,
+            "tasks": _told(shown.execution),
             "outputs": {
                 name: dict(outputs) if outputs is not None else None
                 for name, outputs in shown.execution.told_outputs().items()
             },
         }
+
+
+def _told(execution: Execution) -> dict[str, Json]:
+    """The tasks' statuses, as many as there is room for."""
+    first = TaskStatus.SUCCEEDED
+    told: dict[str, Json] = {}
+    left = TASKS_TOLD_BYTES_MAX
+    for name, task in sorted(execution.tasks.items(), key=lambda item: item[1].status is not first):
+        left -= len(name.encode()) + len(task.status.value) + 6
+        if left < 0:
+            break
+        told[name] = task.status.value
+    return told

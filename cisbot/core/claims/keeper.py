@@ -93,7 +93,15 @@ class Refused:
     nonce: Nonce
 
 
-Fact = Won | Taken | Extended | Ended | Freed | Refused
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A key became sure by a carried head: this is one of its holders, whose take went unjudged."""
+
+    key: ClaimKey
+    holder: Holder
+
+
+Fact = Won | Taken | Extended | Ended | Freed | Refused | Learned
 
 
 class Keeper:
@@ -249,7 +257,9 @@ class Keeper:
         if isinstance(found, Adopted):
             for holder in found.head.holders:  # all clocks start anew
                 self._signs[(found.key, holder.slot)] = now
-            return self._lost_unseen(found.key, found.head)
+            others = [h for h in found.head.holders if (h.account, h.incarnation) != self._mine()]
+            learned: list[Fact] = [Learned(found.key, holder) for holder in others]
+            return learned + self._lost_unseen(found.key, found.head)
         event, verdict = found.event, found.verdict
         mine = (event.sender, event.incarnation) == self._mine()
         if not isinstance(verdict, Accepted):

@@ -159,7 +159,7 @@ class Memory:
         if op.ask.op == "cas" and op.nonces and op.gaps != self._keeper.ledger.gaps:
             self._reply(op.ask, ok=False, error=UNKNOWN)
             return True
-        if op.ask.op == "cas" and head.value != op.ask.expected:
+        if op.ask.op == "cas" and (head.value or "") != (op.ask.expected or ""):
             self._reply(op.ask, ok=False, value=head.value, error="the value is another one")
             return True
         sends.append(self._write(key, op, head, now, fresh=False))

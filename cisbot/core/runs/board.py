@@ -12,12 +12,13 @@ from dataclasses import replace
 from cisbot.core.ids import EventId, NodeId, RunId, UserId, nearest, order_hash, run_event
 from cisbot.core.placement import matches
 from cisbot.core.policy import allowed
-from cisbot.core.room.events import Holder, NodeRecord, Outcome, PowerLevels, RoomCreate, Take
+from cisbot.core.room.events import Holder, Member, NodeRecord, Outcome, PowerLevels, RoomCreate, Take
 from cisbot.core.runs.state import OF_OUTCOME, NodeInfo, Run, RunStatus
 from cisbot.core.settings import Act, Policy, Rule
 from cisbot.errors import FieldError
 
 CREATOR_POWER = 2**53 - 1
+MESSAGES_MAX = 20  # prompts, statuses and questions of a run that can be reacted to
 RUNS_KEPT = 2_000
 LATE = "nobody approved in time"
 RUNS_SLACK = 200  # so that forgetting is rare
@@ -66,6 +67,8 @@ class Board:
 
     def note_node(self, record: NodeRecord, now_ms: int) -> None:
         """Take up what a node says of itself."""
+        known = self.nodes.get(record.sender)
+        stays = known is not None and known.id == record.node and not known.gone
         self.nodes[record.sender] = NodeInfo(
             record.node,
             record.sender,
@@ -74,10 +77,17 @@ class Board:
             record.labels,
             record.dags,
             record.gone,
-            now_ms,
+            known.since_ms if stays and known is not None else now_ms,
             now_ms,
         )
         self.dirty_nodes.add(record.sender)
+
+    def note_member(self, event: Member) -> None:
+        """Whoever is not in the room any more is no node of it."""
+        info = self.nodes.get(event.user)
+        if info is not None and event.membership != "join" and not info.gone:
+            self.nodes[event.user] = replace(info, gone=True)
+            self.dirty_nodes.add(event.user)
 
     def seen(self, account: UserId, now_ms: int) -> None:
         """A node showed a sign of life."""
@@ -135,8 +145,9 @@ class Board:
     def find(self, text: str) -> Run:
         """The run with that short id (or the beginning of one, if clear). Raises `FieldError`."""
         word = text.strip().lower()
-        exact = [r for r in self.runs.values() if r.short == word or r.id == text]
-        found = exact or [r for r in self.runs.values() if len(word) >= 3 and r.short.startswith(word)]
+        named = [(r.short.lower(), r) for r in self.runs.values()]
+        exact = [r for short, r in named if short == word or r.id == text]
+        found = exact or [r for short, r in named if len(word) >= 3 and short.startswith(word)]
         if len(found) == 1:
             return found[0]
         if found:
@@ -149,7 +160,9 @@ class Board:
         """Reactions to this message of ours count for the run."""
         if event in run.messages:
             return run
-        return self.put(replace(run, messages=(*run.messages, event)[-20:]))
+        for old in run.messages[: -MESSAGES_MAX + 1]:
+            self._by_message.pop(old, None)
+        return self.put(replace(run, messages=(*run.messages, event)[-MESSAGES_MAX:]))
 
     def approve(self, run: Run, user: UserId) -> Run:
         """Count an approval; enough of them make the run claimable. It came in time: see `timely`."""
@@ -161,6 +174,19 @@ class Board:
         enough = len(given) >= run.approvals_needed
         status = RunStatus.PENDING if enough else run.status
         return self.put(replace(run, approvals=given, status=status))
+
+    def answer(self, run: Run, user: UserId, *, yes: bool) -> Run:
+        """Keep a person's answer until this node knows what it is about."""
+        return self.put(replace(run, answered=(run.epoch, yes, user)))
+
+    def decided(self, run: Run, now_ms: int) -> Run:
+        """A person's answer about a lost run takes effect."""
+        assert run.answered is not None
+        _, yes, user = run.answered
+        if not yes:
+            return self.close(run, RunStatus.FAILED, f"lost, closed by {user}", now_ms)
+        why = f"resumed by {user}"
+        return self.put(replace(run, status=RunStatus.PENDING, asked=False, answered=None, why=why))
 
     def timely(self, run: Run, ts_ms: int) -> Run:
         """The run as a decision of that time (the homeserver's) finds it, whatever our own clock said.
@@ -183,7 +209,8 @@ class Board:
         """A take was accepted: its node runs it now, pinned to the definition that it names."""
         run = self.runs.get(take.run)
         foreign = run is not None and run.key not in (None, take.key)
-        if run is None or foreign or run.status.over or run.status is RunStatus.WAITING:
+        unapproved = run is not None and run.status is RunStatus.WAITING and run.key is not None
+        if run is None or foreign or run.status.over or unapproved:
             return run  # what nobody approved does not run, whoever took its key
         return self.put(
             replace(
@@ -195,6 +222,8 @@ class Board:
                 epoch=take.epoch,
                 started_ms=run.started_ms or now_ms,
                 why="",
+                asked=False,
+                answered=None,
             )
         )
 

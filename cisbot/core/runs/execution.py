@@ -9,10 +9,11 @@ from string import Template
 
 from cisbot.core.claims.keeper import Hold
 from cisbot.core.dags.definition import Definition, OnLost, Task
+from cisbot.core.dags.graph import topological_order
 from cisbot.core.dags.params import environment
 from cisbot.core.effects import Priority, Send, StartWork
 from cisbot.core.frames import StartTask, TaskEnded, TaskStarted
-from cisbot.core.ids import run_event, short_id
+from cisbot.core.ids import order_hash, run_event, short_id
 from cisbot.core.room import wire
 from cisbot.core.room.events import JsonMap, Outcome
 from cisbot.core.runs.state import Run, TaskRun, TaskStatus
@@ -53,6 +54,10 @@ class Execution:
             name: tasks.get(name) or TaskRun(run.id, name, TaskStatus.PENDING) for name in definition.tasks
         }
         self.dirty: set[str] = set(self.tasks)
+        self._changed = True
+        named = {str(name): task for name, task in definition.tasks.items()}
+        order = topological_order({name: task.needs for name, task in named.items()})
+        self._order = [(name, named[name]) for name in order]
         self.stopping: Outcome | None = None
         self.sending: dict[str, str] = {}
 
@@ -65,20 +70,17 @@ class Execution:
         """Start every task whose needs are met; skip those whose needs failed."""
         work: list[StartWork] = []
         sends: list[Send] = []
-        if self.stopping is not None:
+        if self.stopping is not None or not self._changed:
             return work, sends
-        changed = True
-        while changed:
-            changed = False
-            for name, task in self.definition.tasks.items():
-                if self.tasks[name].status is not TaskStatus.PENDING:
-                    continue
-                needs = [self.tasks[n].status for n in task.needs]
-                if any(s in (TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.CANCELLED) for s in needs):
-                    self._set(name, status=TaskStatus.SKIPPED)
-                    changed = True
-                elif all(s is TaskStatus.SUCCEEDED for s in needs):
-                    self._begin(name, task, now_ms, work, sends)
+        self._changed = False
+        for name, task in self._order:  # every task after all it needs: one pass is enough
+            if self.tasks[name].status is not TaskStatus.PENDING:
+                continue
+            needs = [self.tasks[n].status for n in task.needs]
+            if any(s in (TaskStatus.FAILED, TaskStatus.SKIPPED, TaskStatus.CANCELLED) for s in needs):
+                self._set(name, status=TaskStatus.SKIPPED)
+            elif all(s is TaskStatus.SUCCEEDED for s in needs):
+                self._begin(name, task, now_ms, work, sends)
         return work, sends
 
     def _begin(self, name: str, task: Task, now_ms: int, work: list[StartWork], sends: list[Send]) -> None:
@@ -95,13 +97,13 @@ class Execution:
         work.append(StartWork(self.scope.worker_name, self._frame(name, task, attempt, log)))
 
     def _folder(self) -> str:
-        return short_id(self.run.id).replace("/", "-")
+        return f"{short_id(self.run.id)}-{order_hash(self.run.id):016x}".replace("/", "-")
 
     def _message(self, name: str, task: Task) -> Send:
         assert task.matrix is not None
         # Resumed on the same node it is the same transaction, which the homeserver takes once.
         again = f".{self.hold.epoch}" if self.run.on_lost is OnLost.RERUN else ""
-        txn = f"task.{short_id(self.run.id)}.{name}{again}".replace("/", "-")
+        txn = f"task.{self._folder()}.{name}{again}"
         self.sending[txn] = name
         body = Template(task.matrix.message).safe_substitute(self._env(name, task))
         content: JsonMap = {"msgtype": "m.notice", "body": body[:MESSAGE_MAX]}
@@ -244,6 +246,7 @@ class Execution:
     def _set(self, name: str, **changes: object) -> TaskRun:
         self.tasks[name] = replace(self.tasks[name], **changes)  # type: ignore[arg-type]
         self.dirty.add(name)
+        self._changed = True
         return self.tasks[name]
 
 

@@ -100,6 +100,14 @@ class Run:
     why: str = ""
     cancelled_by: UserId | None = None
     asked: bool = False
+    answered: tuple[int, bool, UserId] | None = None  # a decision on the question about this epoch
+
+    @property
+    def undecided(self) -> bool:
+        """A person is asked: to approve it, or what becomes of it without its holder."""
+        return self.status in (RunStatus.WAITING, RunStatus.LOST) or (
+            self.status is RunStatus.RUNNING and self.asked
+        )
 
     @property
     def short(self) -> str:

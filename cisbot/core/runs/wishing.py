@@ -1,21 +1,22 @@
-"""Which runs this node would claim now, and in which turn among those that could. Pure functions."""
+"""Which runs this node would claim now, and in which turn among those that could. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container
 
 from cisbot.core.claims.contend import Wish
+from cisbot.core.claims.keeper import Keeper
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Claim, Me
-from cisbot.core.ids import ClaimKey, UserId, order_hash, run_node
+from cisbot.core.ids import ClaimKey, RunId, UserId, order_hash, run_node
 from cisbot.core.placement import matches
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.state import Run
 from cisbot.core.settings import Settings
 
 
-def fits(run: Run, settings: Settings, pinned: Iterable[str]) -> bool:
+def fits(run: Run, settings: Settings, pinned: Container[str]) -> bool:
     """Whether this node may execute the run: it matches, and has the very definition."""
     if not settings.node.execute or run.definition not in pinned:
         return False
@@ -31,20 +32,42 @@ def loads(ledger: Ledger) -> Counter[UserId]:
     return Counter(h.account for head in heads if head for h in head.holders)
 
 
-def wishes(
-    board: Board, ledger: Ledger, settings: Settings, me: Me, pinned: Iterable[str], room: int
-) -> list[Wish]:
-    """The first waiting run of every key that this node may claim now, at most `room` of them."""
-    found: dict[ClaimKey, Wish] = {}
-    load: Counter[UserId] | None = None
-    for run in board.waiting():
-        if run.key is None or run.key in found or not fits(run, settings, pinned):
-            continue
-        if len(found) >= room:
-            break
-        load = loads(ledger) if load is None else load
-        found[run.key] = _wish(run, run.key, board, ledger, settings, me, load)
-    return list(found.values())
+class Candidates:
+    """The runs that this node could execute; the story of those `unread` is read before they are claimed."""
+
+    def __init__(
+        self, settings: Settings, me: Me, pinned: Container[str], unread: Container[RunId], keeper: Keeper
+    ) -> None:
+        self._settings, self._me, self._pinned, self._unread = settings, me, pinned, unread
+        self._keeper = keeper
+
+    def wishes(self, board: Board, room: int, now: float) -> tuple[list[Wish], list[RunId]]:
+        """The first waiting run of every key, and the runs whose story is to be read.
+
+        At most `room` wishes are for keys that are not held by others: for the rest it only waits.
+        """
+        found: dict[ClaimKey, Wish | None] = {}
+        stories: list[RunId] = []
+        load: Counter[UserId] | None = None
+        for run in board.waiting():
+            if run.key is None or not fits(run, self._settings, self._pinned):
+                continue
+            if run.id in self._unread:
+                stories.append(run.id)
+                found.setdefault(run.key, None)  # what comes after it waits with it
+            if run.key in found or room <= 0:
+                continue
+            if not self._held(run.key, now):
+                room -= 1
+            load = loads(self._keeper.ledger) if load is None else load
+            found[run.key] = _wish(run, run.key, board, self._keeper.ledger, self._settings, self._me, load)
+        return [wish for wish in found.values() if wish is not None], stories
+
+    def _held(self, key: ClaimKey, now: float) -> bool:
+        head = self._keeper.ledger.sure(key)
+        return head is not None and any(
+            self._keeper.lapses_at(key, holder.slot, now) > now for holder in head.holders
+        )
 
 
 def _wish(
