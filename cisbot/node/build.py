@@ -61,11 +61,13 @@ class Node:
         *,
         trace: Path | None = None,
         code_path: Path | None = None,
+        alone: bool = False,
     ) -> None:
         self.settings = settings
         self.api = api
         self.say = say
         self._trace = trace
+        self._alone = alone  # no other code in this process has children
         self._code_path = code_path  # what workers import cisbot from, if not from where we are
         self.outbox: Outbox | None = None
         self._loop: NodeLoop | None = None
@@ -139,6 +141,7 @@ class Node:
             emit=self._pool_event,
             clock=boot_time,
             code_path=self._code_path,
+            alone=self._alone,
         )
         loop = NodeLoop(
             coordinator,

@@ -61,7 +61,7 @@ async def _log_in_and_serve(settings: Settings, trace: Path | None) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     api = await log_in(settings.matrix, settings.node.data_dir, say)
     try:
-        node = Node(settings, api, say, trace=trace)
+        node = Node(settings, api, say, trace=trace, alone=True)
         await node.serve(follow)
     finally:
         await api.close()

@@ -23,7 +23,9 @@ _AT_ONCE_MAX = 200  # processes killed and waited for at once, each costs a desc
 
 
 @dataclass(frozen=True, slots=True)
-class _Proc:
+class Proc:
+    """A process as the table shows it; `start` is in clock ticks since boot, with `pid` it is unique."""
+
     pid: int
     ppid: int
     group: int
@@ -67,6 +69,30 @@ def kill_marked(mark: str, groups: Collection[int] = ()) -> list[int]:
     return sorted(killed)
 
 
+def adopted(since: int) -> list[Proc]:
+    """Our children in another session than ours, born at the tick `since` or later; dead ones too.
+
+    We are a subreaper: what a dead worker's tasks left comes to us, without any mark if they cleared that.
+    """
+    me, session = os.getpid(), os.getsid(0)
+    found = _read_table().values()
+    return [proc for proc in found if proc.ppid == me and proc.session != session and proc.start >= since]
+
+
+def kill_children(procs: Collection[Proc]) -> None:
+    """Kill exactly these children of ours and reap them; waits at most 10 s for their deaths."""
+    fds = [fd for proc in list(procs)[:_AT_ONCE_MAX] if (fd := _kill(proc)) is not None]
+    _wait_for_deaths(fds, time.monotonic() + _PATIENCE_S)
+    _reap({proc.pid for proc in procs}, ())
+
+
+def birth(pid: int) -> int:
+    """The tick since boot at which a process was born that has not been reaped yet."""
+    proc = _read_proc(pid)
+    assert proc is not None
+    return proc.start
+
+
 def groups_at(moment: float, groups: Collection[int]) -> list[int]:
     """Those of `groups` whose number has not gone to a process born after the boot time `moment`."""
     ticks = moment * os.sysconf("SC_CLK_TCK")
@@ -74,16 +100,16 @@ def groups_at(moment: float, groups: Collection[int]) -> list[int]:
     return [group for group, proc in leaders.items() if proc is None or proc.start <= ticks]
 
 
-def _read_proc(pid: int) -> _Proc | None:
+def _read_proc(pid: int) -> Proc | None:
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     part = text.rpartition(")")[2].split()
-    return _Proc(pid, int(part[1]), int(part[2]), int(part[3]), part[0] not in "ZXx", int(part[19]))
+    return Proc(pid, int(part[1]), int(part[2]), int(part[3]), part[0] not in "ZXx", int(part[19]))
 
 
-def _read_table() -> dict[int, _Proc]:
+def _read_table() -> dict[int, Proc]:
     found = (_read_proc(int(entry.name)) for entry in os.scandir(_PROC) if entry.name.isdigit())
     return {proc.pid: proc for proc in found if proc is not None}
 
@@ -95,7 +121,7 @@ def _has(pid: int, mark: bytes) -> bool:
         return False
 
 
-def _find(table: Mapping[int, _Proc], mark: bytes, groups: Collection[int]) -> list[_Proc]:
+def _find(table: Mapping[int, Proc], mark: bytes, groups: Collection[int]) -> list[Proc]:
     spared = {0, 1}
     step = os.getpid()
     while step not in spared:
@@ -113,7 +139,7 @@ def _find(table: Mapping[int, _Proc], mark: bytes, groups: Collection[int]) -> l
     return [table[pid] for pid in members if table[pid].lives]
 
 
-def _kill(proc: _Proc) -> int | None:
+def _kill(proc: Proc) -> int | None:
     """SIGKILL to exactly this process; a descriptor that tells its death, None if it is gone or not ours."""
     try:
         fd = os.pidfd_open(proc.pid)

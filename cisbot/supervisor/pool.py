@@ -30,7 +30,7 @@ from cisbot.supervisor.events import (
     WorkerIdle,
     WorkerStarted,
 )
-from cisbot.supervisor.leftovers import become_subreaper
+from cisbot.supervisor.leftovers import adopted, become_subreaper, kill_children
 from cisbot.supervisor.member import START_TRIES_MAX, Ending, Member, Open, never_started
 from cisbot.supervisor.process import WorkerProcess
 
@@ -39,6 +39,7 @@ LATE_S = 0.5  # for a report to come in, when we learn of a deadline, or look at
 CANCEL_S = 3.0  # beyond the grace, for a worker to report the end of what was cancelled
 PING_S = 5.0  # between two pings to a worker that has tasks
 PINGS_MAX = 3  # unanswered for `PING_S` each: the worker is stuck
+ADOPTED_S = 10.0  # for what a dead worker left without a mark to be killed
 CLOSE_S = 5.0  # beyond the grace, for workers to end when they are asked to
 
 
@@ -48,8 +49,9 @@ class Pool:
     A worker ends after `idle_timeout_s` without a task; when there is no place, the longest-idle one ends
     sooner, and when none is idle, the scope waits its turn. `emit` gets the events, in the event loop and
     possibly from inside a call of ours; `clock` gives CLOCK_BOOTTIME seconds. `code_path` is what workers
-    import cisbot from, if not from where we are. Made inside the running loop, by the holder
-    of the `NodeLock`.
+    import cisbot from, if not from where we are. `alone` says that nothing else in this process has children:
+    then all that is adopted from a dead worker is killed, marked or not. Made inside the running loop, by the
+    holder of the `NodeLock`.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Pool:
         emit: Callable[[PoolEvent], None],
         clock: Callable[[], float],
         code_path: Path | None = None,
+        alone: bool = False,
     ) -> None:
         assert max_workers >= 1
         assert max_concurrent >= 1
@@ -72,6 +75,7 @@ class Pool:
         self._emit = emit
         self._clock = clock
         self._code_path = code_path
+        self._alone = alone
         self._loop = asyncio.get_running_loop()
         self._members: dict[str, Member] = {}
         self._waiting: deque[Member] = deque()
@@ -262,7 +266,24 @@ class Pool:
             why = f"it was not ready within {READY_S:g} s; "
             process.kill()
         how = await process.end(member.groups())
+        if self._alone:
+            await self._kill_adopted(process.born)
         self._gone(member, (why or member.verdict) + how)
+
+    async def _kill_adopted(self, since: int) -> None:
+        """Kill what a worker born at `since` left and we adopted, whoever's it is of several dead workers."""
+        tried: set[tuple[int, int]] = set()  # another user's can't be killed
+        until = self._clock() + ADOPTED_S
+        while self._clock() < until:  # what forks faster than it is killed must not hold up the rest
+            found = await asyncio.to_thread(adopted, since)
+            # Only now, in the loop's turn, every process that we have started ourselves is known as ours.
+            living = [member.process for member in self._members.values() if member.process is not None]
+            own = {process.pid for process in living} | {process.guard.pid for process in living}
+            strays = [p for p in found if p.pid not in own and (p.pid, p.start) not in tried]
+            if not strays:
+                return
+            tried |= {(proc.pid, proc.start) for proc in strays}
+            await asyncio.to_thread(kill_children, strays)  # their children come to us
 
     async def _converse(self, member: Member, process: WorkerProcess) -> None:
         """Greet the worker and take its frames, to the end of its output.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cisbot
 from cisbot.supervisor.guard import Guard
-from cisbot.supervisor.leftovers import kill_marked
+from cisbot.supervisor.leftovers import birth, kill_marked
 from cisbot.supervisor.pipe import Pipe
 
 # All that a worker gets of the node's environment, which may hold tokens.
@@ -87,6 +87,7 @@ class WorkerProcess:
                 start_new_session=True,  # a Ctrl-C at the node's terminal is the node's affair
             )
         self.pid = self._popen.pid
+        self.born = birth(self.pid)
         self.pipe = Pipe()
         self._pidfd = os.pidfd_open(self.pid)
         try:
