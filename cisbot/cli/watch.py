@@ -105,7 +105,8 @@ class Watch:
 
     def _message(self, msg: Message, block: JsonMap) -> None:
         run, answers, kind = block.get("run"), block.get("answers"), block.get("kind")
-        if kind == "answer" and answers == self._event and self._event:
+        about = self._event and self._event in (answers, msg.reply_to)
+        if kind == "answer" and about and not isinstance(run, str):  # a denial answers all that they try
             self.refused = msg.body
             return
         if kind == "command" or not isinstance(run, str) or not self._concerns(run):

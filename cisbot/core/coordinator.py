@@ -12,7 +12,7 @@ from dataclasses import replace
 from cisbot.core.claims.contend import RETRY_S
 from cisbot.core.claims.keeper import spoilt_keys
 from cisbot.core.claims.memory import MemoryReply
-from cisbot.core.claims.messages import end, node_record
+from cisbot.core.claims.messages import end, node_record, told_dags
 from cisbot.core.claims.rows import head_to_row
 from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.dags.parse import definition_hash
@@ -294,6 +294,9 @@ class Coordinator(Lifecycle):
         self.problems = item.problems
         if self.settings.node.execute:
             self.hashes = {d.id: definition_hash(d)[:16] for d in item.dags.values()}
+            if untold := len(self.hashes) - len(told_dags(self.hashes)):
+                why = f"{untold} of {len(self.hashes)} DAGs are more than this node can tell the others of"
+                self.problems = (*self.problems, why)
 
     # -- time and the end of every step --------------------------------------------------------------
 

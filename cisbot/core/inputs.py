@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cisbot.core.dags.definition import Definition
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, EventId
-from cisbot.core.room.events import Json, Message, Reaction, Rejected, RoomEvent
+from cisbot.core.room.events import Message, Reaction, Rejected, RoomEvent
 from cisbot.core.room.past import Highest
 
 
@@ -165,5 +165,3 @@ Input = (
     | Tick
     | Stop
 )
-
-JsonBody = Mapping[str, Json]

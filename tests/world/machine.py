@@ -84,6 +84,7 @@ class Machine:
         execute: bool = True,
         policy: Policy | None = None,
         labels: Mapping[str, str] | None = None,
+        max_runs: int = 16,
     ) -> None:
         self.room = room
         self.name = name
@@ -91,6 +92,7 @@ class Machine:
         self.dags = dags
         self.execute = execute
         self.policy = policy or Policy()
+        self.max_runs = max_runs
         self.labels = dict(labels or {})
         self.rows: dict[str, dict[str, Row]] = {table: {} for table in KEYS}
         self.running: dict[tuple[str, str, int], StartTask] = {}
@@ -115,7 +117,7 @@ class Machine:
         """Start a new process on the kept rows."""
         self._starts += 1
         settings = Settings(
-            coordinator=CoordinatorSettings(claim_lease_duration=30.0),
+            coordinator=CoordinatorSettings(claim_lease_duration=30.0, max_runs=self.max_runs),
             policy=self.policy,
             node=Node(id=NodeId(self.name), data_dir=Path("/data"), labels=self.labels, execute=self.execute),
             matrix=Matrix(

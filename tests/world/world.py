@@ -22,10 +22,13 @@ class World:
         *,
         lease_s_max: int = 600,
         policy: Policy | None = None,
+        max_runs: int = 16,
     ) -> None:
         self.room = ModelRoom(lease_s_max)
         self.boot = 1_000.0
-        self.machines = [Machine(self.room, f"node-{n + 1}", dags, policy=policy) for n in range(nodes)]
+        self.machines = [
+            Machine(self.room, f"node-{n + 1}", dags, policy=policy, max_runs=max_runs) for n in range(nodes)
+        ]
         for machine in self.machines:
             machine.start(self.now)
         self.settle()

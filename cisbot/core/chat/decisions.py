@@ -51,9 +51,9 @@ class Decisions:
             self._approve(run, user, yes, now, said)
         elif run.undecided and user != run.publisher and not self._board.may(Act.APPROVE, run.dag, user):
             self._deny(run, user, "decide about", now)
-        elif run.status is RunStatus.LOST and yes:
+        elif run.undecided and run.status is RunStatus.LOST and yes:
             self._board.approve(run, user)
-        elif run.status is RunStatus.LOST:
+        elif run.undecided and run.status is RunStatus.LOST:
             run = self._board.close(run, RunStatus.FAILED, f"lost, closed {said}", now.wall_ms)
             self.note(run, f"{run.dag} {run.short} was lost and is closed {said}.", f"closed {run.id}", now)
         elif run.undecided:  # another node asked: this one does not know yet that the holder is lost

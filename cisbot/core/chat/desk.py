@@ -8,6 +8,7 @@ from cisbot.core.chat import grammar, render
 from cisbot.core.chat.answers import Answers
 from cisbot.core.chat.decisions import Decisions
 from cisbot.core.chat.office import Office, why_waiting
+from cisbot.core.chat.patience import Patience
 from cisbot.core.chat.posts import Post
 from cisbot.core.chat.publish import Publisher
 from cisbot.core.chat.render import Text
@@ -33,6 +34,7 @@ class Desk:
         self.answers = Answers(office.board, office.me.account)
         self.publisher = Publisher(office, self)
         self.decisions = Decisions(office, self.publisher, self.post)
+        self._patience = Patience()
         self._logs: dict[str, tuple[Message, Run, str]] = {}
         self._reminded = False
 
@@ -117,9 +119,8 @@ class Desk:
                     expires_ms=expires if isinstance(expires, int) else None,
                 )
             )
-        over = next(
-            (status for status in RunStatus if status.over and status.value == block.get("over")), None
-        )
+        ends = {status.value: status for status in RunStatus if status.over}
+        over = ends.get(str(block.get("over")))
         if over is not None and not run.status.over and run.status is not RunStatus.RUNNING:
             self.board.close(run, over, "", now.wall_ms)
 
@@ -217,9 +218,12 @@ class Desk:
 
     def _status(self, msg: Message, command: grammar.Status, now: Instant) -> Text:
         if command.run is None and self.board.of_message(msg.thread) is None:
-            return render.run_list(self.board.recent(LIST_MAX), now.wall_ms)
+            return self._list(LIST_MAX, now)
         run = self.run_of(msg, command.run)
         return self.describe(run, now)
+
+    def _list(self, most: int, now: Instant) -> Text:
+        return render.run_list(self.board.recent(most), now.wall_ms, len(self.board.runs) - most)
 
     def describe(self, run: Run, now: Instant) -> Text:
         """Everything about one run."""
@@ -230,7 +234,7 @@ class Desk:
         """The status for a local caller."""
         try:
             if run is None:
-                return {"ok": True, "text": render.run_list(self.board.recent(50), now.wall_ms).plain}
+                return {"ok": True, "text": self._list(50, now).plain}
             return {"ok": True, "text": self.describe(self.board.find(run), now).plain}
         except FieldError as error:
             return {"ok": False, "error": error.text()}
@@ -276,6 +280,8 @@ class Desk:
         topic: str | None = None,
     ) -> None:
         """Reply to a message, if it is this node's turn; of one `topic` one reply only."""
+        if not self._patience.take(msg.sender, now.boot):
+            return
         block: JsonMap = {"kind": "answer"}
         post = Post(
             f"answer.{msg.event_id}.{self._office.me.incarnation}", text.plain, text.html,

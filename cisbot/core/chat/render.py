@@ -166,14 +166,16 @@ def _title(run: Run) -> str:
     return f"{_MARK[run.status]} {run.dag} {run.short}"
 
 
-def run_list(runs: Sequence[Run], now_ms: int) -> Text:
-    """Runs, one a line."""
+def run_list(runs: Sequence[Run], now_ms: int, more: int = 0) -> Text:
+    """Runs, one a line, and how many more there are."""
     if not runs:
         return Text("No runs yet. Start one: !dag publish DAG", None)
     lines = []
     for run in runs:
         where = f" on {run.node}" if run.node else ""
         lines.append(f"{_title(run)} {run.status}{where}, {_age(run, now_ms)}")
+    if more > 0:
+        lines.append(f"… and {_many(more, 'older run')}")
     return Text("\n".join(lines), None)
 
 

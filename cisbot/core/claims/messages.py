@@ -25,6 +25,7 @@ from cisbot.core.room.wire import head_to_wire
 from cisbot.core.settings import Node
 
 RANKS = 8
+DAGS_BYTES_MAX = 50_000
 BEAT_BYTES_MAX = 50_000  # of the homeserver's 64 KiB for an event
 
 
@@ -226,6 +227,18 @@ def memory_write(
     return Send(nonce, kind, content, Priority.CHAT, state_key=name)
 
 
+def told_dags(dags: Mapping[str, str]) -> dict[str, Json]:
+    """As many of a node's DAGs as an event has room for, by name."""
+    told: dict[str, Json] = {}
+    left = DAGS_BYTES_MAX
+    for name, mark in sorted(dags.items())[: wire.DAGS_MAX]:
+        left -= len(name) + len(mark) + 6
+        if left < 0:
+            break
+        told[name] = mark
+    return told
+
+
 def node_record(me: Me, dags: Mapping[str, str], node: Node, version: str, *, gone: bool) -> Send:
     """What this node says of itself."""
     content: dict[str, Json] = {
@@ -233,7 +246,7 @@ def node_record(me: Me, dags: Mapping[str, str], node: Node, version: str, *, go
         "incarnation": me.incarnation,
         "executes": node.execute,
         "labels": dict(node.labels),
-        "dags": dict(dags),
+        "dags": told_dags(dags),
         "gone": gone,
         "version": version,
     }

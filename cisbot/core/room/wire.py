@@ -29,6 +29,7 @@ BLOCK = "io.cisbot"  # the structured part of cisbot's messages
 EPOCH_MAX = 2**52
 KEYS_MAX = 200
 OPEN_RUNS_MAX = 50
+DAGS_MAX = 1000
 VALUE_BYTES_MAX = 4096
 HEAD_BYTES_MAX = 30_000  # twice that, a value that is restated, fits into an event
 MEMORY_PREFIX = "memory:"  # of the claim keys of public memory; no DAG and no scope has a ":"
@@ -201,7 +202,7 @@ class NodeWire(Wire):
     incarnation: Token
     executes: bool
     labels: Annotated[dict[Short, Short], Field(max_length=64)] = {}
-    dags: Annotated[dict[Short, Short], Field(max_length=1000)] = {}
+    dags: Annotated[dict[Short, Short], Field(max_length=DAGS_MAX)] = {}
     gone: bool = False
     version: Short = ""
 

@@ -104,10 +104,9 @@ class Run:
 
     @property
     def undecided(self) -> bool:
-        """A person is asked: to approve it, or what becomes of it without its holder."""
-        return self.status in (RunStatus.WAITING, RunStatus.LOST) or (
-            self.status is RunStatus.RUNNING and self.asked
-        )
+        """A person is asked, in the room: to approve it, or what becomes of it without its holder."""
+        lost = self.asked and self.status in (RunStatus.LOST, RunStatus.RUNNING)
+        return lost or self.status is RunStatus.WAITING
 
     @property
     def short(self) -> str:

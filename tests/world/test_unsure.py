@@ -1,0 +1,117 @@
+"""Runs of others while a node is not sure of their key: none is executed twice, none loses its question."""
+
+from __future__ import annotations
+
+import pytest
+
+from cisbot.core.inputs import RoomBatch
+from tests.world.machine import Machine, dag
+from tests.world.world import World
+
+JOB = dag("id: job\nscope: proj-b\ntasks:\n  a: {shell: 'true'}\n")
+
+
+def published_to_the_unsure(before: int) -> tuple[World, str, Machine, Machine]:
+    """A run that somebody holds and whose take the other node could not judge."""
+    world = World([JOB], 2, lease_s_max=40)
+    for _ in range(before):
+        world.say("!dag publish job")
+    two = world.machines[1]
+    two.feed(RoomBatch("x", (), gap=True), world.now)
+    world.settle()
+    for machine in world.machines:
+        machine.auto = False
+    run = world.say("!dag publish job", wait_s=15)
+    (holder,) = [m for m in world.machines if m.running]
+    (other,) = [m for m in world.machines if m is not holder]
+    return world, run, holder, other
+
+
+@pytest.mark.parametrize("before", range(1, 7))
+def test_it_runs_once(before: int) -> None:
+    world, run, holder, other = published_to_the_unsure(before)
+    assert other.status(run) == "running"
+    holder.end_task("a", world.now)
+    world.wait(60)
+    assert {m.status(run) for m in world.machines} == {"succeeded"}
+    assert len([began for began in world.began() if began.endswith(f"a@{before + 1}")]) == 1
+    assert not any(m.running for m in world.machines)
+
+
+@pytest.mark.parametrize("before", range(1, 7))
+def test_its_policy_is_asked_when_the_holder_dies(before: int) -> None:
+    world, run, holder, other = published_to_the_unsure(before)
+    holder.crash()
+    world.wait(90)
+    assert other.status(run) == "lost"
+    assert not other.running
+    assert [body for body in world.room.bodies() if "Not known to be done" in body]
+
+
+@pytest.mark.parametrize("sign", ["✅", "❌"])
+def test_an_answer_counts_though_a_node_learns_later_that_the_run_is_lost(sign: str) -> None:
+    world = World([JOB], 3, lease_s_max=40)
+    for machine in world.machines:
+        machine.auto = False
+    run = world.say("!dag publish job", wait_s=5)
+    (holder,) = [m for m in world.machines if m.running]
+    slow, quick = [m for m in world.machines if m is not holder]
+    holder.crash()
+    world.wait(20)
+    slow.crash()
+    slow.start(world.now)  # its observer's clock starts anew
+    for _ in range(200):
+        world.wait(0.25)
+        if any("Not known to be done" in body for body in world.room.bodies()):
+            break
+    assert (quick.status(run), slow.status(run)) == ("lost", "running")
+    world.react(run, sign, wait_s=60)
+    if sign == "❌":
+        assert (quick.status(run), slow.status(run)) == ("failed", "failed")
+    else:
+        assert [m.name for m in (quick, slow) if m.running]
+    assert len([body for body in world.room.bodies() if "Not known to be done" in body]) == 1
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.25, 1.0])
+def test_a_run_that_was_cancelled_before_its_first_task_stays_so(gap: float) -> None:
+    world = World([JOB], 2)
+    for machine in world.machines:
+        machine.auto = False
+    first = world.say("!dag publish job", wait_s=1)
+    second = world.say("!dag publish job", wait_s=1)
+    (holder,) = [m for m in world.machines if m.running]
+    (other,) = [m for m in world.machines if m is not holder]
+    other.crash()
+    other.start(world.now)  # so that it reads the story of what waits
+    holder.end_task("a", world.now)
+    world.wait(gap)
+    world.react(second, "❌", wait_s=60)
+    assert {m.status(second) for m in world.machines} == {"cancelled"}
+    assert {m.status(first) for m in world.machines} == {"succeeded"}
+    assert not any(m.running for m in world.machines)
+
+
+def test_a_node_that_was_away_claims_nothing_that_is_over() -> None:
+    world = World([JOB], 2)
+    away = world.machines[1]
+    away.crash()
+    runs = [world.say("!dag publish job") for _ in range(20)]
+    away.start(world.now)
+    world.wait(30)
+    assert {away.status(run) for run in runs} == {"succeeded"}
+    takes = [
+        raw for raw in world.room.stream if raw["sender"] == away.account and raw["type"] == "io.cisbot.lock"
+    ]
+    assert takes == []
+
+
+def test_runs_that_wait_for_others_do_not_use_up_a_nodes_room() -> None:
+    other_scope = dag("id: other\nscope: proj-c\ntasks:\n  a: {shell: 'true'}\n")
+    world = World([JOB, other_scope], 2, max_runs=1)
+    for machine in world.machines:
+        machine.auto = False
+    world.say("!dag publish job", wait_s=1)
+    world.say("!dag publish job", wait_s=1)
+    world.say("!dag publish other", wait_s=10)
+    assert [len(m.running) for m in world.machines] == [1, 1]
