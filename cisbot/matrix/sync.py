@@ -91,7 +91,7 @@ def sync_filter(room_id: RoomId) -> str:
     room = {
         "rooms": [room_id],
         "timeline": {**events, "limit": TIMELINE_MAX},
-        "state": events,
+        "state": {"types": list(TYPES)},  # all members, those too who left: they are no nodes any more
         "ephemeral": nothing,
         "account_data": nothing,
     }

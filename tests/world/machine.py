@@ -114,7 +114,18 @@ class Machine:
     # -- life ------------------------------------------------------------------------------------
 
     def start(self, now: Instant) -> None:
-        """Start a new process on the kept rows."""
+        """Start a new process on the kept rows, and catch up."""
+        kept = self.build(now)
+        if kept.cursor is None:
+            self._place = len(self.room.stream)
+            state = self.room.whole_state()
+            self.feed(RoomBatch(str(self._place), (), gap=True, initial=True, state=state), now)
+        else:
+            start, self._place = int(kept.cursor), len(self.room.stream)
+            self.feed(RoomBatch(str(self._place), self.room.events(start)), now)
+
+    def build(self, now: Instant) -> Kept:
+        """A new process that knows nothing of the room yet but what was kept."""
         self._starts += 1
         settings = Settings(
             coordinator=CoordinatorSettings(claim_lease_duration=30.0, max_runs=self.max_runs),
@@ -132,13 +143,7 @@ class Machine:
         found = Definitions({d.id: d for d in self.dags}, ())
         self._perform(self.coordinator.handle(found, now), now)
         self._perform(self.coordinator.start(kept, now), now)
-        if kept.cursor is None:
-            self._place = len(self.room.stream)
-            state = self.room.whole_state()
-            self.feed(RoomBatch(str(self._place), (), gap=True, initial=True, state=state), now)
-        else:
-            start, self._place = int(kept.cursor), len(self.room.stream)
-            self.feed(RoomBatch(str(self._place), self.room.events(start)), now)
+        return kept
 
     def crash(self) -> None:
         """The process dies, with all its tasks."""

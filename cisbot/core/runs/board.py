@@ -31,6 +31,7 @@ class Board:
         self.policy = policy
         self.runs: dict[RunId, Run] = {}
         self.nodes: dict[UserId, NodeInfo] = {}
+        self._away: set[UserId] = set()
         self.dirty: set[RunId] = set()
         self._open: list[tuple[int, RunId]] = []  # oldest first
         self.dirty_nodes: set[UserId] = set()
@@ -76,7 +77,7 @@ class Board:
             record.executes,
             record.labels,
             record.dags,
-            record.gone,
+            record.gone or record.sender in self._away,
             known.since_ms if stays and known is not None else now_ms,
             now_ms,
         )
@@ -84,8 +85,10 @@ class Board:
 
     def note_member(self, event: Member) -> None:
         """Whoever is not in the room any more is no node of it."""
+        here = event.membership == "join"
+        (self._away.discard if here else self._away.add)(event.user)
         info = self.nodes.get(event.user)
-        if info is not None and event.membership != "join" and not info.gone:
+        if info is not None and not here and not info.gone:
             self.nodes[event.user] = replace(info, gone=True)
             self.dirty_nodes.add(event.user)
 
