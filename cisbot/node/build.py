@@ -30,6 +30,7 @@ from cisbot.matrix.http import Api
 from cisbot.matrix.outbox import Outbox
 from cisbot.matrix.reads import whole_state
 from cisbot.matrix.rooms import MatrixRoom, join
+from cisbot.node.datadir import check_ways
 from cisbot.node.definitions import DagFiles
 from cisbot.node.loop import NodeLoop
 from cisbot.node.socket import LocalDoor
@@ -96,6 +97,7 @@ class Node:
         """
         data_dir = self.settings.node.data_dir
         data_dir.mkdir(parents=True, exist_ok=True)
+        check_ways(data_dir)
         async with AsyncExitStack() as stack:
             if self.settings.coordinator.enable_singleton:
                 stack.enter_context(NodeLock(data_dir))

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +20,7 @@ from cisbot.core.effects import Answer
 from cisbot.core.ids import ClaimKey
 from cisbot.core.inputs import Input, MemoryAsk, StatusAsk
 from cisbot.core.room.wire import MEMORY_PREFIX, VALUE_BYTES_MAX
+from cisbot.errors import CisbotError
 from cisbot.node.ports import Emit
 
 LINE_BYTES_MAX = 65_536
@@ -68,19 +69,32 @@ class LocalDoor:
         self._waiting: dict[str, asyncio.Future[str]] = {}
         self._count = itertools.count(1)
         self._server: asyncio.Server | None = None
+        self._made = 0
 
     async def open(self) -> None:
-        """Start to serve. A socket left by a dead node is replaced: its singleton lock is ours."""
-        self._path.unlink(missing_ok=True)
-        with reachable(self._path) as path:
-            self._server = await asyncio.start_unix_server(self._serve, path=path, limit=LINE_BYTES_MAX)
-        self._path.chmod(0o600)
+        """Start to serve. A socket left by a dead node is replaced: its singleton lock is ours.
+
+        Raises `CisbotError` where no socket can be made.
+        """
+        try:
+            self._path.unlink(missing_ok=True)
+            with reachable(self._path) as path:
+                self._server = await asyncio.start_unix_server(self._serve, path=path, limit=LINE_BYTES_MAX)
+            self._path.chmod(0o600)
+            self._made = self._path.stat().st_ino
+        except OSError as error:
+            why = f"{self._path} can't be made a socket: {error.strerror or error}"
+            raise CisbotError(
+                f"{why}; remove what lies there, or choose another node.data_dir, where sockets can be"
+            ) from error
 
     async def close(self) -> None:
         """Stop to serve."""
         if self._server is not None:
             self._server.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # gone with its folder, or no longer ours: nothing is owed
+            if self._path.stat().st_ino == self._made:
+                self._path.unlink()
 
     def answer(self, answer: Answer) -> None:
         """The coordinator answers."""

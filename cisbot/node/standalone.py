@@ -12,6 +12,7 @@ from cisbot.core.settings import Settings
 from cisbot.matrix.follow import SyncLoop
 from cisbot.matrix.login import log_in
 from cisbot.node.build import Node
+from cisbot.node.datadir import check_ways
 
 
 def say(text: str) -> None:
@@ -59,6 +60,7 @@ async def _log_in_and_serve(settings: Settings, trace: Path | None) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+    check_ways(settings.node.data_dir)  # here too: a login makes a device at the homeserver
     api = await log_in(settings.matrix, settings.node.data_dir, say)
     try:
         node = Node(settings, api, say, trace=trace, alone=True)

@@ -67,7 +67,7 @@ class FileLock:
 class NodeLock(FileLock):
     """The one node of a data directory, which is made if need be.
 
-    Raises `CisbotError` naming the process that holds it.
+    Raises `CisbotError` naming the process that holds it, or why there can be no lock.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -77,6 +77,11 @@ class NodeLock(FileLock):
         except LockHeld as held:
             who = f"process {held.pid}" if held.pid else "another process"
             raise CisbotError(f"{data_dir} is in use by a node that runs already: {who}") from held
+        except OSError as error:
+            why = f"{data_dir / 'node.lock'} can't be locked: {error.strerror or error}"
+            raise CisbotError(
+                f"{why}; remove what lies there, or choose another node.data_dir, a folder of this user's own"
+            ) from error
 
 
 def holder(path: Path) -> int | None:
