@@ -30,7 +30,7 @@ from cisbot.matrix.http import Api
 from cisbot.matrix.outbox import Outbox
 from cisbot.matrix.reads import whole_state
 from cisbot.matrix.rooms import MatrixRoom, join
-from cisbot.node.datadir import check_ways
+from cisbot.node.datadir import Identity, check_ways, identities, watch
 from cisbot.node.definitions import DagFiles
 from cisbot.node.loop import NodeLoop
 from cisbot.node.socket import LocalDoor
@@ -72,6 +72,7 @@ class Node:
         self._code_path = code_path  # what workers import cisbot from, if not from where we are
         self.outbox: Outbox | None = None
         self._loop: NodeLoop | None = None
+        self._held: dict[Path, Identity] = {}
 
     def emit(self, item: Input) -> None:
         """Hand one input to the loop."""
@@ -99,11 +100,13 @@ class Node:
         data_dir.mkdir(parents=True, exist_ok=True)
         check_ways(data_dir)
         async with AsyncExitStack() as stack:
+            held = [data_dir / DATABASE]
             if self.settings.coordinator.enable_singleton:
-                stack.enter_context(NodeLock(data_dir))
+                held.append(stack.enter_context(NodeLock(data_dir)).path)
             await asyncio.to_thread(kill_leftovers, data_dir)
             store = await SqliteStore.open(data_dir / DATABASE)
             stack.push_async_callback(store.close)
+            self._held = identities(held)
             kept = await load_kept(store)
             room_id = await join(self.api, self.settings.matrix.room)
             await self._check_room(store, room_id)
@@ -176,7 +179,7 @@ class Node:
             if not helper.cancelled() and (error := helper.exception()) is not None:
                 loop.fail(error)
 
-        helpers = [asyncio.ensure_future(work) for work in (outbox.run(), following)]
+        helpers = [asyncio.ensure_future(work) for work in (outbox.run(), following, watch(self._held))]
         for helper in helpers:
             helper.add_done_callback(ended)
         try:

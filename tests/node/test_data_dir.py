@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from cisbot.__main__ import main
 from cisbot.errors import CisbotError
-from cisbot.node.datadir import FILES
+from cisbot.node.datadir import FILES, identities, watch
 from cisbot.node.socket import LocalDoor
 from cisbot.supervisor.lock import NodeLock
 from tests.node.test_config_hostile import write
@@ -51,3 +53,29 @@ async def test_a_door_that_another_has_replaced_is_left(tmp_path: Path) -> None:
     assert (tmp_path / "node.sock").is_socket()
     await second.close()
     assert not (tmp_path / "node.sock").exists()
+
+
+@pytest.mark.parametrize("way", ["removed", "replaced", "one file"])
+async def test_a_data_dir_that_is_lost_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("cisbot.node.datadir.LOOK_S", 0.05)
+    data = tmp_path / "data"
+    with NodeLock(data) as lock:
+        (data / "node.db").touch()
+        with (data / "node.db").open():
+            watching = asyncio.ensure_future(watch(identities([lock.path, data / "node.db"])))
+            done, _ = await asyncio.wait([watching], timeout=0.3)
+            assert not done
+            if way == "one file":
+                (data / "node.db").unlink()
+            else:
+                shutil.rmtree(data)
+            if way == "replaced":
+                data.mkdir()
+                (data / "node.lock").touch()
+                (data / "node.db").touch()
+            with pytest.raises(
+                CisbotError, match=r"data_dir was removed or replaced .* is (gone|another file)"
+            ):
+                await asyncio.wait_for(watching, 10)
