@@ -39,7 +39,7 @@ async def follow(room_id: RoomId, cursor: str | None, node: Node) -> None:
 
 
 async def run(settings: Settings, trace: Path | None = None) -> None:
-    """Run until SIGTERM or SIGINT. Raises `CisbotError` where the node can't start or go on."""
+    """Run until SIGTERM, SIGINT or SIGHUP. Raises `CisbotError` where the node can't start or go on."""
     work = asyncio.ensure_future(_log_in_and_serve(settings, trace))
     try:
         await work
@@ -58,7 +58,10 @@ async def _log_in_and_serve(settings: Settings, trace: Path | None) -> None:
         if node is None or not node.stop():
             work.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else it is to outlive its terminal: nohup
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     check_ways(settings.node.data_dir)  # here too: a login makes a device at the homeserver
     api = await log_in(settings.matrix, settings.node.data_dir, say)
