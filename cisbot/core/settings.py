@@ -53,9 +53,17 @@ def _node_id(text: str) -> str:
     return check_name("node.id", text)
 
 
+def masked(address: str) -> str:
+    """An address for people: what stands before its last '@' may be a user and a password."""
+    _, at, rest = address.rpartition("@")
+    return f"…@{rest}" if at else address
+
+
 def _homeserver(text: str) -> str:
     if not re.match(r"https?://[^\s/?#]+(/[^\s?#]*)?\Z", text):
-        raise FieldError("matrix.homeserver", f"{text[:80]!r} is not an address", "https://example.org")
+        raise FieldError(
+            "matrix.homeserver", f"{masked(text)[:80]!r} is not an address", "https://example.org"
+        )
     return text.rstrip("/")
 
 

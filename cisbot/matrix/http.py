@@ -27,6 +27,7 @@ from typing_extensions import override
 from yarl import URL
 
 from cisbot.core.room.events import Json, JsonMap
+from cisbot.core.settings import masked
 from cisbot.errors import CisbotError, FieldError
 from cisbot.matrix.waiting import Backoff, pause
 
@@ -246,7 +247,8 @@ def check_address(text: str, field: str = "matrix.homeserver") -> str:
         url = URL(text)
         (url.host or "").encode("idna")  # as the look-up does, without an error of ours there
     except ValueError as error:
-        raise FieldError(field, f"is not an address: {error}", expected) from None
+        why = "" if "@" in text else f": {error}"  # it may quote the part with a password
+        raise FieldError(field, f"is not an address{why}", expected) from None
     if url.scheme not in ("http", "https") or not url.host:
         raise FieldError(field, "is not an http or https address", expected)
     if url.user is not None or url.password is not None:
@@ -255,7 +257,7 @@ def check_address(text: str, field: str = "matrix.homeserver") -> str:
     if url.explicit_port == 0:
         raise FieldError(field, "has port 0", "a port from 1 to 65535, or none")
     if "/_matrix" in url.path:
-        raise FieldError(field, f"has the path {url.path[:40]!r}", f"{url.origin()} without it")
+        raise FieldError(field, f"has the path {masked(url.path)[:40]!r}", f"{url.origin()} without it")
     return text
 
 

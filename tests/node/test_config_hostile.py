@@ -200,3 +200,26 @@ def test_check_names_folders_and_broken_dags(
     assert f"         mkdir -p {tmp_path}/none\n" in out
     assert "warning  node.dags: bad.yaml:1: tasks: is missing" in out
     assert "ok       1 valid DAG in its folders" in out
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://u:secretpw@x",
+        "http:/u:secretpw@x",
+        "u:secretpw@x",
+        "http://u:secretpw@x",
+        "http://u:secretpw@x:99999",
+        "http://u:secretpw@[x",
+        "http://u:secretpw@\\u2100",
+        "http://u:secret pw@x",
+        "http://u:secret@pw@x?y",
+        f"ftp://u:secretpw{'x' * 100}@x",
+        "http://x/u:secretpw@y/_matrix",
+    ],
+)
+def test_an_address_with_a_password_is_not_shown(tmp_path: Path, address: str) -> None:
+    error = refused(write(tmp_path, matrix__homeserver=f'"{address}"'))
+    assert error.startswith("matrix.homeserver: ")
+    assert "secret" not in error.replace("its secret into", "")
+    assert "pw" not in error
