@@ -18,7 +18,7 @@ from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.dags.parse import definition_hash
 from cisbot.core.effects import Answer, Drop, Put, ReadRuns, ReadStory, Step
 from cisbot.core.frames import TaskEnded, TaskStarted
-from cisbot.core.ids import ClaimKey, RunId, run_event
+from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.inputs import (
     BackRead,
     Definitions,
@@ -134,9 +134,11 @@ class Coordinator(Lifecycle):
     def _batch(self, batch: RoomBatch, now: Instant) -> None:
         if batch.initial or batch.gap:
             self._gap(batch, now)
+        locks = [event for event in batch.state if isinstance(event, ev.LockEvent)]
+        self.named = {run for event in locks for run in event.open_runs}
         self._past(batch.history, now)
         if batch.initial or batch.gap:
-            self._ask_open(batch)
+            self._ask_open()
         for event in batch.events:
             if isinstance(event, Rejected):
                 if self.keeper.reject(event, now.boot):
@@ -157,10 +159,9 @@ class Coordinator(Lifecycle):
                 self._chat(event, now, history=True)
         self.unfollowed |= self.board.runs.keys() - before
 
-    def _ask_open(self, batch: RoomBatch) -> None:
+    def _ask_open(self) -> None:
         """Lock events name the runs that were open then: read those that the history did not show."""
-        named = [run for event in batch.state if isinstance(event, ev.LockEvent) for run in event.open_runs]
-        unknown = [run for run in dict.fromkeys(named) if not self.board.runs_of(run_event(run))]
+        unknown = [run for run in sorted(self.named) if run not in self.board.runs]
         if unknown:
             self._out.asks.append(ReadRuns("open", tuple(unknown[:OPEN_ASKED_MAX])))
 
@@ -270,6 +271,7 @@ class Coordinator(Lifecycle):
             return
         self.resend.over(item.txn)
         self._out.persist.append(Drop("outbox", item.txn))
+        self.desk.answers.sent(item.txn)
         why = None if isinstance(item, SendDone) else item.why
         for execution in self.executions.values():
             execution.sent(item.txn, why, now.wall_ms)
@@ -317,12 +319,14 @@ class Coordinator(Lifecycle):
             self._watch(now)
             self._execute(now)
             sends, asks = self.contender.pursue(self._wishes(now), now.boot)
+            self._out.withdraw.extend(self.contender.take_stale())
             self._say(*sends)
             self._out.asks.extend(asks)
         if self.ready:
             self._serve_memory(now)
         self._say(*self.status.due(now))
         self._say(*self.desk.due(now))
+        self._out.withdraw.extend((*self.desk.answers.take_stale(), *self.status.take_stale()))
         self._write()
         return self._out.step()
 

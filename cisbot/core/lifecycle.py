@@ -61,6 +61,7 @@ class Lifecycle:
         self.told_hashes: dict[str, str] = {}
         self.pinned: dict[str, Definition] = dict(kept.definitions)
         self.unread = kept.unread
+        self.named: set[RunId] = set()
         self.executions: dict[RunId, Execution] = {}
         self.own_tasks: dict[RunId, dict[str, TaskRun]] = {}
         self.place = Place(

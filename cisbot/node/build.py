@@ -109,8 +109,8 @@ class Node:
             self._held = identities(held)
             kept = await load_kept(store)
             room_id = await join(self.api, self.settings.matrix.room)
-            await self._check_room(store, room_id)
             await self._check_fit(room_id)
+            await self._check_room(store, room_id)
             await self._run(stack, store, kept, room_id, follow)
 
     async def _check_room(self, store: SqliteStore, room_id: RoomId) -> None:

@@ -36,7 +36,7 @@ def test_two_must_agree_and_the_publisher_is_not_one_of_them(nodes: Nodes, make_
     none.react(run, "✅")
     nodes.reply(run, f"{guest.user_id} may not approve")
     none.say(f"!dag approve {short(nodes, run)}")
-    one.react(run, "👍")
+    one.react(run, "✔️")
     one.say(f"!dag approve {short(nodes, run)}")
     nodes.pass_time()
     assert run not in taken(nodes)

@@ -113,13 +113,15 @@ class Machine:
 
     # -- life ------------------------------------------------------------------------------------
 
-    def start(self, now: Instant) -> None:
-        """Start a new process on the kept rows, and catch up."""
+    def start(self, now: Instant, *, history: bool = False) -> None:
+        """Start a new process on the kept rows, and catch up; without them, on the room's history if so."""
         kept = self.build(now)
         if kept.cursor is None:
             self._place = len(self.room.stream)
             state = self.room.whole_state()
-            self.feed(RoomBatch(str(self._place), (), gap=True, initial=True, state=state), now)
+            told = self.room.events(0) if history else ()
+            said = tuple(e for e in told if isinstance(e, Message | Reaction))
+            self.feed(RoomBatch(str(self._place), (), gap=True, initial=True, state=state, history=said), now)
         else:
             start, self._place = int(kept.cursor), len(self.room.stream)
             self.feed(RoomBatch(str(self._place), self.room.events(start)), now)

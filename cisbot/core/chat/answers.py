@@ -39,6 +39,7 @@ class Answers:
         self._me = me
         self._pending: dict[str, Pending] = {}
         self._given: dict[str, None] = {}
+        self._if: dict[str, tuple[RunId, RunStatus]] = {}  # said, while this is so: by transaction
 
     def offer(
         self,
@@ -77,8 +78,24 @@ class Answers:
             if pending.only_if is not None and (run is None or run.status is not pending.only_if):
                 continue
             self.heard(topic)
+            if pending.run is not None and pending.only_if is not None:
+                self._if[pending.post.txn] = (pending.run, pending.only_if)
             sends.append(send_of(pending.post))
         return sends
+
+    def sent(self, txn: str) -> None:
+        """It is in the room, or will never be."""
+        self._if.pop(txn, None)
+
+    def take_stale(self) -> list[str]:
+        """What was to be said, is perhaps not sent yet, and is not so any more."""
+        runs = self._board.runs
+        stale = [
+            t for t, (run, status) in self._if.items() if run not in runs or runs[run].status is not status
+        ]
+        for txn in stale:
+            del self._if[txn]
+        return stale
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""

@@ -14,7 +14,7 @@ from cisbot.core.chat.publish import Publisher
 from cisbot.core.chat.render import Text
 from cisbot.core.chat.unread import read
 from cisbot.core.effects import ReadLog, Send
-from cisbot.core.ids import RunId, UserId, run_event
+from cisbot.core.ids import EventId, RunId, UserId, run_event
 from cisbot.core.inputs import Instant, TextRead
 from cisbot.core.room.events import Json, JsonMap, Message, Reaction
 from cisbot.core.runs.state import Run, RunStatus, TaskStatus
@@ -37,14 +37,16 @@ class Desk:
         self._patience = Patience()
         self._logs: dict[str, tuple[Message, Run, str]] = {}
         self._reminded = False
+        self._past = False
 
     # -- in ------------------------------------------------------------------------------------
 
     def message(self, msg: Message, now: Instant, *, history: bool) -> None:
-        """A message of the room, a person's or a node's."""
+        """A message of the room, a person's or a node's. `history` is learned from, and not answered."""
+        self._past = history
         kind = msg.block.get("kind") if msg.block else None
         if self.board.is_node(msg.sender) and kind != "command":
-            self._of_node(msg, now)
+            self._of_node(msg)
             return
         if msg.edits is not None or msg.msgtype not in ("m.text", "m.file"):
             return
@@ -64,6 +66,7 @@ class Desk:
 
     def reaction(self, event: Reaction, now: Instant, *, history: bool) -> None:
         """✅ or ❌ on a publishing, prompt or status message."""
+        self._past = history
         meaning = grammar.reaction(event.key)
         run = self.board.of_message(event.target)
         if meaning is None or run is None or self.board.is_node(event.sender):
@@ -86,7 +89,7 @@ class Desk:
 
     # -- nodes' messages -------------------------------------------------------------------------
 
-    def _of_node(self, msg: Message, now: Instant) -> None:
+    def _of_node(self, msg: Message) -> None:
         block = msg.block
         kind = block.get("kind") if block else None
         if block is None or not isinstance(kind, str) or kind not in NODE_MESSAGES:
@@ -96,22 +99,34 @@ class Desk:
             self.answers.heard(answers)
         run_id = block.get("run")
         run = self.board.runs.get(RunId(run_id)) if isinstance(run_id, str) else None
+        if self._past and run_id is None and kind == "answer":
+            self._refused(msg, answers)
         if run is None:
             return
         if kind in ("status", "prompt", "ask", "final"):
             run = self.board.add_message(run, msg.edits or msg.event_id)
         if block["kind"] == "ask" and not run.asked:
-            run = self.board.put(replace(run, asked=True))
-        if run.key is None:
-            self._learn(run, block, now)
+            lost = self._past and run.status is RunStatus.PENDING
+            run = self.board.put(replace(run, asked=True, status=RunStatus.LOST if lost else run.status))
+        if run.key is None or self._past:
+            run = self._learn(run, msg, block)
         if kind in ("status", "final") and msg.sender == run.account:
             self._tasks_told(run, block)
 
-    def _learn(self, run: Run, block: JsonMap, now: Instant) -> None:
-        """This node lacks the definition: others say what it needs, and when it is over before its start."""
+    def _refused(self, msg: Message, answers: Json) -> None:
+        """Nodes that were there refused a publication that this node can't judge any more."""
+        for event in {msg.reply_to, EventId(answers) if isinstance(answers, str) else None} - {None}:
+            for run in self.board.runs_of(EventId(str(event))):
+                if not run.status.over and not run.epoch:
+                    self.board.close(
+                        run, RunStatus.REJECTED, "it was refused when it was published", msg.ts_ms
+                    )
+
+    def _learn(self, run: Run, msg: Message, block: JsonMap) -> Run:
+        """This node lacks the definition, or was away: others say what the run needs, and that it is over."""
         needed, expires = block.get("needed"), block.get("expires_ms")
-        if block["kind"] == "prompt" and run.status is RunStatus.PENDING:
-            self.board.put(
+        if block["kind"] == "prompt" and run.status is RunStatus.PENDING and run.key is None:
+            run = self.board.put(
                 replace(
                     run,
                     status=RunStatus.WAITING,
@@ -120,9 +135,12 @@ class Desk:
                 )
             )
         ends = {status.value: status for status in RunStatus if status.over}
-        over = ends.get(str(block.get("over")))
-        if over is not None and not run.status.over and run.status is not RunStatus.RUNNING:
-            self.board.close(run, over, "", now.wall_ms)
+        final = block.get("status") if block["kind"] == "final" else None
+        over = ends.get(str(block.get("over") or final))
+        running = run.status is RunStatus.RUNNING and not self._past
+        if over is not None and not (run.status.over or running or self._office.executes(run.id)):
+            run = self.board.close(run, over, "", msg.ts_ms)
+        return run
 
     def _tasks_told(self, run: Run, block: JsonMap) -> None:
         told, epoch = block.get("tasks"), block.get("epoch")
@@ -306,7 +324,9 @@ class Desk:
         only_if: RunStatus | None = None,
         more: JsonMap | None = None,
     ) -> None:
-        """Offer a message in the run's thread."""
+        """Offer a message in the run's thread; nothing about what is past."""
+        if self._past:
+            return
         block: JsonMap = {"kind": kind, "run": run.id, **(more or {})}
         post = Post(
             f"{topic}.{self._office.me.incarnation}".replace("/", "-"), text.plain, text.html,
@@ -319,6 +339,7 @@ class Desk:
 
     def ask_lost(self, run: Run, now: Instant) -> None:
         """The holder is lost and the DAG says ask: ask in the thread."""
+        self._past = False
         done = (TaskStatus.SUCCEEDED, TaskStatus.SKIPPED)
         unfinished = [name for name, status in run.tasks.items() if status not in done]
         self.post(
@@ -330,7 +351,7 @@ class Desk:
         """Once, after a start: do what an earlier process of this node had to do and did not."""
         if self._reminded:
             return
-        self._reminded = True
+        self._reminded, self._past = True, False
         for msg in self._office.unread:
             self._office.keep(read(msg))
             self.message(msg, now, history=False)
@@ -343,6 +364,7 @@ class Desk:
 
     def expired(self, run: Run, now: Instant) -> None:
         """Nobody approved in time."""
+        self._past = False
         self.note(run, f"{run.dag} {run.short} expired: nobody approved in time.", f"expired {run.id}", now)
 
     def due(self, now: Instant) -> list[Send]:

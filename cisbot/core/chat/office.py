@@ -38,6 +38,7 @@ class Office(Protocol):
         """Others may have been faster with these: look at their story before the first task."""
 
     unread: tuple[Message, ...]
+    named: set[RunId]  # runs that lock events call open
 
     def keep(self, write: Write) -> None:
         """Write a row with this step."""

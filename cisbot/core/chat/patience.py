@@ -6,7 +6,7 @@ from collections import deque
 
 from cisbot.core.ids import UserId
 
-ANSWERS_MAX = 20
+ANSWERS_MAX = 60
 WITHIN_S = 60.0
 USERS_MAX = 1_000
 

@@ -18,7 +18,7 @@ from cisbot.core.ids import DagId, NodeId, UserId, nearest, order_hash, run_id
 from cisbot.core.inputs import Instant, TextRead
 from cisbot.core.policy import allowed
 from cisbot.core.room.events import JsonMap, Message
-from cisbot.core.runs.state import Run, RunStatus
+from cisbot.core.runs.state import NodeInfo, Run, RunStatus
 from cisbot.core.scopes import GLOBAL, Scope, claim_key, infer_scope, parse_scope
 from cisbot.core.settings import Act
 from cisbot.errors import FieldError
@@ -120,28 +120,39 @@ class Publisher:
         if not history:  # whoever came late can't know who was there
             self._check_target(target, dag, sent=sent is not None)
         if definition is None:
-            named = [n.id for n in board.eligible(dag, "all")] if target == "all" else [None]
-            for node in named:
+            some: list[NodeId | None] = [None]
+            if target == "all":
+                some = self._there_then(msg, board.eligible(dag, "all"), history=history)
+            for node in some:
                 board.put(self._opaque(msg, command, dag, target, node))
             return
         params = resolve(definition, command.params)
         scope = self._scope(definition, command, msg.sender)
         nodes: list[NodeId | None] = [None]
         if target == "all":
-            nodes = self._all_nodes(dag, sent=sent is not None)
+            nodes = self._there_then(msg, self._all_nodes(dag, sent=sent is not None), history=history)
         runs = self._make(msg, command, definition, params, scope, target, nodes)
         for run in runs:
             board.put(run)
             if not history:
                 self._tell(run, definition, now)
 
-    def _all_nodes(self, dag: DagId, *, sent: bool) -> list[NodeId | None]:
+    def _all_nodes(self, dag: DagId, *, sent: bool) -> list[NodeInfo]:
         """The nodes that target=all means: a DAG that came with the message is anybody's."""
         board = self._office.board
         nodes = [n for n in board.living() if n.executes] if sent else board.eligible(dag, "all")
         if not nodes:
             raise FieldError("target", "no node matches 'all'", "a node that has the DAG")
-        return [n.id for n in nodes]
+        return nodes
+
+    def _there_then(self, msg: Message, nodes: list[NodeInfo], *, history: bool) -> list[NodeId | None]:
+        """Those of the nodes that were there when it was published: `all` means no node that comes later."""
+        named = self._office.named
+        return [
+            node.id
+            for node in nodes
+            if not history or node.since_ms <= msg.ts_ms or run_id(msg.event_id, node.id) in named
+        ]
 
     def _check_target(self, target: str, dag: str, *, sent: bool) -> None:
         parsed = parse_target(target)

@@ -47,6 +47,7 @@ class StatusBoard:
         self._me = me
         self._shown: dict[RunId, _Shown] = {}
         self._txns: dict[str, RunId] = {}
+        self._stale: list[str] = []
 
     def opened(self, execution: Execution, now: Instant) -> None:
         """The run is claimed: its status message is due in the thread of its publishing message."""
@@ -87,6 +88,8 @@ class StatusBoard:
         shown.dirty = shown.closing = True
         if not shown.posted:
             del self._shown[run.id]
+        elif shown.event is None:  # it waits to be sent, and would say "running" after the end
+            self._stale.append(f"status.{self._mark(run)}")
         started = run.started_ms or now.wall_ms
         text = final_reply(run, execution.tasks, max(0, now.wall_ms - started) / 1000, execution.failing())
         block = self._block(run, shown)
@@ -96,6 +99,11 @@ class StatusBoard:
             mentions=(run.publisher,), notify=True, priority=Priority.FINAL,
         )  # fmt: skip
         return [send_of(post)]
+
+    def take_stale(self) -> list[str]:
+        """Status messages that say nothing new any more, if they are not sent yet."""
+        stale, self._stale = self._stale, []
+        return stale
 
     def fenced(self, run_id: RunId) -> None:
         """This node let the run go: a last edit says so, if there is a status message."""

@@ -75,6 +75,7 @@ class Contender:
         self._intents: dict[ClaimKey, int] = {}
         self._probes: dict[ClaimKey, tuple[EventId, float]] = {}
         self._wakes: list[float] = []
+        self._stale: list[Nonce] = []
 
     # -- receiving -----------------------------------------------------------------------------
 
@@ -157,6 +158,16 @@ class Contender:
 
     # -- deciding ------------------------------------------------------------------------------
 
+    def take_stale(self) -> list[Nonce]:
+        """Intents and lock requests that would come too late, if they are not sent yet."""
+        stale, self._stale = self._stale, []
+        return stale
+
+    def _drop(self, key: ClaimKey) -> None:
+        attempt = self._attempts.pop(key, None)
+        if attempt is not None and attempt.nonce is not None and attempt.phase in (Phase.INTENT, Phase.TAKE):
+            self._stale.append(attempt.nonce)
+
     def pursue(self, wishes: Sequence[Wish], now: float) -> tuple[list[Send], list[Ask]]:
         """One step for every wish; attempts at keys that are not wished for any more are dropped."""
         sends: list[Send] = []
@@ -168,7 +179,8 @@ class Contender:
             self._attempts.clear()
             return sends, asks
         wanted = {wish.key for wish in wishes}
-        self._attempts = {k: a for k, a in self._attempts.items() if k in wanted}
+        for key in self._attempts.keys() - wanted:
+            self._drop(key)
         unknown: list[Wish] = []
         for wish in wishes:
             if wish.key in self._keeper.holds:
@@ -193,6 +205,7 @@ class Contender:
         run = wish.claim.run
         asking = attempt is not None and attempt.phase in (Phase.PROBE, Phase.BACK)
         if attempt is None or asking or attempt.base != head.after or attempt.run != run:
+            self._drop(wish.key)
             turn = now + wish.rank * self._stagger()
             attempt = Attempt(head.after, run, Phase.TURN, turn, wish.rank)
             self._attempts[wish.key] = attempt

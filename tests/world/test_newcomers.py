@@ -1,0 +1,109 @@
+"""A node that comes with an empty database into a room with a past repeats nothing and says nothing wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.world.machine import Machine, dag
+from tests.world.world import World
+
+JOB = dag("id: job\nscope: proj-a\ntasks: {a: {shell: 'true'}}\n")
+ASKS = dag("id: asks\nscope: proj-b\ntasks: {a: {shell: 'true'}}\n")
+GATED = dag("id: gated\nscope: proj-c\napproval: {count: 1, deadline: 1m}\ntasks: {a: {shell: 'true'}}\n")
+DAGS = [JOB, ASKS, GATED]
+
+
+def joins(world: World, name: str = "node-9") -> Machine:
+    """A machine that was never there, or has lost its database, reads the room's history."""
+    machine = next((m for m in world.machines if m.name == name), None)
+    if machine is None:
+        machine = Machine(world.room, name, DAGS)
+        world.machines.append(machine)
+    else:
+        machine.lose()
+    machine.start(world.now, history=True)
+    world.wait(60)
+    return machine
+
+
+@pytest.fixture(params=["node-9", "node-2"])
+def name(request: pytest.FixtureRequest) -> str:
+    """A new node, and one that was there before."""
+    return str(request.param)
+
+
+def test_what_was_refused_is_not_executed(name: str) -> None:
+    world = World(DAGS, 2, lease_s_max=30)
+    refused = world.say("!dag publish job target=node-9", wait_s=10)
+    wrong = world.say("!dag publish job size=9", wait_s=10)
+    denied = world.say("!dag publish job", "@stranger:hs.test", wait_s=10)
+    said = len(world.room.bodies())
+    late = joins(world, name)
+    assert late.began == []
+    assert len(world.room.bodies()) == said
+    runs = late.coordinator.board.runs
+    assert all(runs[run].status.over for run in (refused, wrong, denied) if run in runs)  # type: ignore[index]
+
+
+def test_a_publication_for_all_is_not_for_those_who_come_later(name: str) -> None:
+    world = World(DAGS, 2, lease_s_max=30)
+    world.say("!dag publish job target=all", wait_s=10)
+    began = list(world.began())
+    late = joins(world, name)
+    assert world.began() == began
+    assert late.coordinator.board.open_runs() == []
+
+
+def test_how_runs_ended_is_learned_from_what_was_said(name: str) -> None:
+    world = World(DAGS, 2, lease_s_max=30)
+    good = world.say("!dag publish job")
+    rejected = world.say("!dag publish gated")
+    world.react(rejected, "❌")
+    expired = world.say("!dag publish gated", wait_s=70)
+    for machine in world.machines:
+        machine.auto = False
+    cancelled = world.say("!dag publish job", wait_s=5)
+    world.react(cancelled, "❌", wait_s=10)
+    ends = {good: "succeeded", rejected: "rejected", expired: "expired", cancelled: "cancelled"}
+    assert {run: world.machines[0].status(run) for run in ends} == ends
+    said = len(world.room.bodies())
+    late = joins(world, name)
+    assert {run: late.status(run) for run in ends} == ends
+    assert len(world.room.bodies()) == said, world.room.bodies()[said:]
+    assert not late.running
+
+
+def test_a_lost_run_that_was_closed_stays_closed(name: str) -> None:
+    world = World(DAGS, 3, lease_s_max=30)
+    for machine in world.machines:
+        machine.auto = False
+    run = world.say("!dag publish asks", wait_s=5)
+    (holder,) = [m for m in world.machines if m.running]
+    holder.crash()
+    world.wait(60)
+    world.react(run, "❌", wait_s=10)
+    alive = next(m for m in world.machines if m.alive)
+    assert alive.status(run) == "failed"
+    said = len(world.room.bodies())
+    late = joins(world, name)
+    assert late.status(run) == "failed"
+    assert len(world.room.bodies()) == said, world.room.bodies()[said:]
+    assert not [body for m in world.machines for body in m.running]
+
+
+def test_what_waits_for_approval_still_does(name: str) -> None:
+    world = World(DAGS, 2, lease_s_max=30)
+    run = world.say("!dag publish gated", wait_s=5)
+    said = len(world.room.bodies())
+    machine = Machine(world.room, name, DAGS) if name == "node-9" else world.machines[1]
+    if name == "node-9":
+        world.machines.append(machine)
+    else:
+        machine.lose()
+    machine.start(world.now, history=True)
+    world.wait(20)
+    assert machine.status(run) == "waiting for approval"
+    assert len(world.room.bodies()) == said, world.room.bodies()[said:]
+    world.react(run, "✅", wait_s=20)
+    assert {m.status(run) for m in world.machines} == {"succeeded"}
+    assert len(world.began()) == 1
