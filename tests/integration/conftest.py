@@ -13,9 +13,15 @@ from tests.integration.nodes import Nodes
 
 
 @pytest.fixture
-def nodes(synapse: Synapse, make_account: MakeAccount, tmp_path: Path) -> Iterator[Nodes]:
-    """A room's nodes, not yet started."""
-    with Nodes(synapse, make_account, tmp_path) as made:
+def nodes(
+    synapse: Synapse, make_account: MakeAccount, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Nodes]:
+    """A room's nodes, not yet started. A module that waits for leases to end sets `LEASE_S`.
+
+    Others get leases that a busy machine can't lose.
+    """
+    lease_s: int = getattr(request.module, "LEASE_S", 30)
+    with Nodes(synapse, make_account, tmp_path, lease_s=lease_s) as made:
         yield made
 
 

@@ -11,6 +11,7 @@ from tests.conftest import MakeAccount
 from tests.integration.nodes import Nodes, wait_exit
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(120)]
+LEASE_S = 4
 
 
 def test_publish_and_status(nodes: Nodes) -> None:

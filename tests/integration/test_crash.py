@@ -10,6 +10,7 @@ import pytest
 from tests.integration.nodes import Nodes, wait_exit
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(180)]
+LEASE_S = 4
 POINTS = (4, 6, 9, 12, 15, 18)
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.integration.nodes import Nodes, wait_exit
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(120)]
+LEASE_S = 4
 
 
 def test_it_stops_with_clear_words_and_goes_on_later(nodes: Nodes) -> None:

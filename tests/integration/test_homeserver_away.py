@@ -12,6 +12,7 @@ from homeserver.synapse import Synapse
 from tests.integration.nodes import Nodes, wait_file, wait_text
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(150)]
+LEASE_S = 4
 
 
 def gone(pid: int, seconds: float) -> bool:

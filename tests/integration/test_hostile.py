@@ -8,6 +8,7 @@ from tests.conftest import MakeAccount
 from tests.integration.nodes import Nodes, timer
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(120)]
+LEASE_S = 4
 
 KEY = "job/project-proj-a"
 NONSENSE: tuple[dict[str, object], ...] = (

@@ -9,6 +9,7 @@ import pytest
 from tests.integration.nodes import Nodes
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(120)]
+LEASE_S = 4
 
 
 def test_remember_and_compare_and_set(nodes: Nodes) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.integration.nodes import Nodes
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(120)]
+LEASE_S = 4
 
 
 def test_it_takes_up_its_own_run_where_it_was(nodes: Nodes) -> None:

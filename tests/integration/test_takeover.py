@@ -7,6 +7,7 @@ import pytest
 from tests.integration.nodes import Nodes
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(120)]
+LEASE_S = 4
 
 
 def kill_holder(nodes: Nodes, run: str) -> str:
