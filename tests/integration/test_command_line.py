@@ -19,7 +19,7 @@ def test_publish_and_status(nodes: Nodes) -> None:
         "good": nodes.job(),
         "bad": nodes.job("echo the reason; exit 3"),
         "mixed": nodes.job('[ "$CIS_NODE" = node-1 ] || sleep 1; [ "$CIS_NODE" = node-1 ]', "target: all"),
-        "asked": nodes.job(head="approval: {count: 1, deadline: 1s}"),
+        "asked": nodes.job(head="approval: {count: 1, deadline: 6s}"),
     }
     nodes.open(["node-1", "node-2"], dags)
     config = ["--config", str(nodes.config("node-1"))]
