@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, Strict, model_validator
 
@@ -82,7 +82,7 @@ Paths = Annotated[tuple[FilePath, ...], Strict(False), Field(max_length=1000)]
 class Coordinator(Model):
     """`[coordinator]`: how the node runs and claims."""
 
-    enable_singleton: bool = True
+    enable_singleton: Literal[True] = True
     worker_idle_timeout: Duration = 300.0
     claim_lease_duration: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     max_workers: int = Field(default=8, ge=1, le=1000)

@@ -100,9 +100,7 @@ class Node:
         data_dir.mkdir(parents=True, exist_ok=True)
         check_ways(data_dir)
         async with AsyncExitStack() as stack:
-            held = [data_dir / DATABASE]
-            if self.settings.coordinator.enable_singleton:
-                held.append(stack.enter_context(NodeLock(data_dir)).path)
+            held = [data_dir / DATABASE, stack.enter_context(NodeLock(data_dir)).path]
             await asyncio.to_thread(kill_leftovers, data_dir)
             store = await SqliteStore.open(data_dir / DATABASE)
             stack.push_async_callback(store.close)
