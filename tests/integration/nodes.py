@@ -36,7 +36,7 @@ class Nodes:
         self.marks_file = root / "marks"
         self.person: Person
         self.persons: list[Person] = []
-        self.room = ""
+        self.room = self.alias = ""
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +77,7 @@ class Nodes:
         """`cisbot room init`, and the operator follows the room."""
         token = self.root / "operator.token"
         token.write_text(self.operator.access_token)
-        alias = self.operator.user_id.partition(":")[0].removeprefix("@")
+        self.alias = alias = self.operator.user_id.partition(":")[0].removeprefix("@")
         args = ["room", "init", "--homeserver", self.synapse.base_url, "--user", self.operator.user_id]
         args += [
             "--token-file",
@@ -97,6 +97,12 @@ class Nodes:
         assert made.returncode == 0, made.stderr
         self.room = made.stdout.splitlines()[0].rpartition(": ")[2]
         self.person = self.person_of(self.operator)
+
+    def make_node(self, account: Account) -> int:
+        """Give an account that comes later a node's power; the exit code of `cisbot room init`."""
+        args = ["--homeserver", self.synapse.base_url, "--user", self.operator.user_id, "--alias", self.alias]
+        args += ["--token-file", str(self.root / "operator.token"), "--node", account.user_id]
+        return self.cisbot("room", "init", *args, "--name", "tasks").returncode
 
     def person_of(self, account: Account) -> Person:
         """Somebody in the room."""
