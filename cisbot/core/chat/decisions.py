@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from cisbot.core.chat import render
 from cisbot.core.chat.office import Office
 from cisbot.core.chat.publish import Publisher
 from cisbot.core.chat.render import Text
+from cisbot.core.chat.voice import Voice
 from cisbot.core.ids import UserId
 from cisbot.core.inputs import Instant
 from cisbot.core.room.events import JsonMap
@@ -18,26 +17,11 @@ from cisbot.errors import FieldError
 DENIALS_MAX = 1_000  # remembered, so that everybody is told once
 
 
-class Posting(Protocol):
-    """`Desk.post`."""
-
-    def __call__(
-        self,
-        run: Run,
-        text: Text,
-        topic: str,
-        now: Instant,
-        *,
-        mentions: tuple[UserId, ...] = (),
-        more: JsonMap | None = None,
-    ) -> None: ...
-
-
 class Decisions:
     """Every node decides alike from the same events; one of them says so."""
 
-    def __init__(self, office: Office, publisher: Publisher, post: Posting) -> None:
-        self._office, self._publisher, self._post = office, publisher, post
+    def __init__(self, office: Office, publisher: Publisher, voice: Voice) -> None:
+        self._office, self._publisher, self._voice = office, publisher, voice
         self._board = office.board
         self._denied: dict[tuple[str, str], None] = {}
 
@@ -91,7 +75,7 @@ class Decisions:
     def note(self, run: Run, text: str, topic: str, now: Instant) -> None:
         """Say something once in the run's thread, mentioning its publisher."""
         more: JsonMap = {"over": run.status.value} if run.status.over else {}
-        self._post(run, Text(text, None), topic, now, mentions=(run.publisher,), more=more)
+        self._voice.post(run, Text(text, None), topic, now, mentions=(run.publisher,), more=more)
 
     def _deny(self, run: Run, user: UserId, act: str, now: Instant) -> None:
         mark = (str(run.id), user)
@@ -102,4 +86,4 @@ class Decisions:
             self._denied.pop(next(iter(self._denied)))
         rule = self._board.rule(Act.CANCEL if act == "cancel" else Act.APPROVE, run.dag)
         text = render.denied(user, act, rule)
-        self._post(run, text, f"denied {run.id} {user}", now, mentions=(user,))
+        self._voice.post(run, text, f"denied {run.id} {user}", now, mentions=(user,))

@@ -33,7 +33,7 @@ class Desk:
         self.board = office.board
         self.answers = Answers(office.board, office.me.account)
         self.publisher = Publisher(office, self)
-        self.decisions = Decisions(office, self.publisher, self.post)
+        self.decisions = Decisions(office, self.publisher, self)
         self._patience = Patience()
         self._logs: dict[str, tuple[Message, Run, str]] = {}
         self._reminded = False

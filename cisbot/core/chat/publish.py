@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from cisbot.core.chat import render
 from cisbot.core.chat.grammar import Publish
 from cisbot.core.chat.office import Office, why_waiting
 from cisbot.core.chat.unread import read, unread_to_row
+from cisbot.core.chat.voice import Voice
 from cisbot.core.dags.definition import Approval, Definition, OnLost
 from cisbot.core.dags.params import resolve
 from cisbot.core.dags.parse import parse
@@ -23,9 +23,6 @@ from cisbot.core.scopes import GLOBAL, Scope, claim_key, infer_scope, parse_scop
 from cisbot.core.settings import Act
 from cisbot.errors import FieldError
 
-if TYPE_CHECKING:
-    from cisbot.core.chat.desk import Desk
-
 ATTACHED_BYTES_MAX = 1_000_000
 TELL_WAITING_S = 3.0
 
@@ -33,9 +30,9 @@ TELL_WAITING_S = 3.0
 class Publisher:
     """Turns publishing messages into runs. Pure."""
 
-    def __init__(self, office: Office, desk: Desk) -> None:
+    def __init__(self, office: Office, voice: Voice) -> None:
         self._office = office
-        self._desk = desk
+        self._voice = voice
         self._reading: dict[str, tuple[Message, Publish]] = {}
 
     def knowing(self, dag: str) -> tuple[UserId, ...]:
@@ -75,7 +72,7 @@ class Publisher:
             self._publish(msg, command, sent, now, history=False)
             self._office.look_first(run.id for run in self._office.board.runs_of(msg.event_id))
         except FieldError as error:
-            self._desk.answer(msg, render.error_reply(error), now)
+            self._voice.answer(msg, render.error_reply(error), now)
 
     def _may_send_dags(self, user: UserId) -> None:
         policy = self._office.settings.policy
@@ -111,7 +108,7 @@ class Publisher:
                 text = render.denied(msg.sender, f"publish {dag}", rule)
                 known = dag if dag in board.known_dags() or dag in office.definitions else ""
                 topic = f"denied {msg.sender} {known}"  # once, however often they try
-                self._desk.answer(msg, text, now, first=self.knowing(dag), topic=topic)
+                self._voice.answer(msg, text, now, first=self.knowing(dag), topic=topic)
             return
         if definition is None and dag not in board.known_dags():
             raise self.unknown_dag(dag)
@@ -228,7 +225,7 @@ class Publisher:
             return
         why = why_waiting(self._office, run, now)
         text = render.Text(f"{run.dag} {run.short}: {why or 'waits to be claimed'}.", None)
-        self._desk.post(run, text, f"waits {run.id}", now, delay_s=TELL_WAITING_S, only_if=RunStatus.PENDING)
+        self._voice.post(run, text, f"waits {run.id}", now, delay_s=TELL_WAITING_S, only_if=RunStatus.PENDING)
 
     def prompt(self, run: Run, approval: Approval, now: Instant) -> None:
         """Ask for approval in the run's thread."""
@@ -240,7 +237,7 @@ class Publisher:
         )
         more: JsonMap = {"needed": approval.count, "expires_ms": run.expires_ms, "definition": run.definition}
         mentions = tuple(UserId(user) for user in approval.users[:20]) or (run.publisher,)
-        self._desk.post(
+        self._voice.post(
             run, text, f"prompt {run.id}", now, kind="prompt", mentions=mentions,
             only_if=RunStatus.WAITING, more=more,
         )  # fmt: skip
