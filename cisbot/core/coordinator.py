@@ -43,7 +43,6 @@ from cisbot.core.outbound import Kept, Outbound
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Rejected, RoomEvent
 from cisbot.core.room.wire import MEMORY_PREFIX, OPEN_RUNS_MAX
-from cisbot.core.runs.board import LATE
 from cisbot.core.runs.power_rows import powers_to_row
 from cisbot.core.runs.remembering import MARK
 from cisbot.core.runs.rows import node_to_row, run_to_row
@@ -134,8 +133,6 @@ class Coordinator(Lifecycle):
     def _batch(self, batch: RoomBatch, now: Instant) -> None:
         if batch.initial or batch.gap:
             self._gap(batch, now)
-        locks = [event for event in batch.state if isinstance(event, ev.LockEvent)]
-        self.named = {run for event in locks for run in event.open_runs}
         self._past(batch.history, now)
         if batch.initial or batch.gap:
             self._ask_open()
@@ -178,6 +175,8 @@ class Coordinator(Lifecycle):
                 self.losses.hint(event, now)
         for run in self.board.open_runs():
             self._unfollow(run.id)
+        locks = [event for event in batch.state if isinstance(event, ev.LockEvent)]
+        self.named = {run for event in locks for run in event.open_runs}
         self.keeper.gap(also, now.boot)
         self.contender.gap()
 
@@ -271,7 +270,7 @@ class Coordinator(Lifecycle):
             return
         self.resend.over(item.txn)
         self._out.persist.append(Drop("outbox", item.txn))
-        self.desk.answers.sent(item.txn)
+        self.desk.voice.answers.sent(item.txn)
         why = None if isinstance(item, SendDone) else item.why
         for execution in self.executions.values():
             execution.sent(item.txn, why, now.wall_ms)
@@ -326,7 +325,7 @@ class Coordinator(Lifecycle):
             self._serve_memory(now)
         self._say(*self.status.due(now))
         self._say(*self.desk.due(now))
-        self._out.withdraw.extend((*self.desk.answers.take_stale(), *self.status.take_stale()))
+        self._out.withdraw.extend((*self.desk.voice.answers.take_stale(), *self.status.take_stale()))
         self._write()
         return self._out.step()
 
@@ -349,8 +348,8 @@ class Coordinator(Lifecycle):
 
     def _announce(self) -> None:
         """The node's record: sent at start and when its definitions changed."""
-        if not self.presence.announced or self.hashes != self.told_hashes:
-            self.presence.announced, self.told_hashes = True, self.hashes
+        if self.presence.told != self.hashes:
+            self.presence.told = self.hashes
             self._say(node_record(self.me, self.hashes, self.settings.node, self.version, gone=False))
 
     def _watch(self, now: Instant) -> None:
@@ -361,8 +360,7 @@ class Coordinator(Lifecycle):
         for run in unseen:
             self._out.asks.append(ReadStory(f"{LOOK}{run.id}", run.id))
         for run in late:
-            self.board.close(run, RunStatus.EXPIRED, LATE, now.wall_ms)
-            self.desk.expired(run, now)
+            self.desk.expired(self.board.timely(run, now.wall_ms), now)
 
     # -- out -----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ A run is begun only by a win that is still good, and let go only when its last p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cisbot.core.chat.desk import Desk
@@ -58,7 +58,6 @@ class Lifecycle:
         self.definitions: dict[str, Definition] = {}
         self.problems: tuple[str, ...] = ()
         self.hashes: dict[str, str] = {}  # of its own DAGs, if it executes
-        self.told_hashes: dict[str, str] = {}
         self.pinned: dict[str, Definition] = dict(kept.definitions)
         self.unread = kept.unread
         self.named: set[RunId] = set()
@@ -317,9 +316,9 @@ class Lifecycle:
         """Whether this node may execute the run."""
         return fits(run, self.settings, self.pinned)
 
-    def load(self, account: UserId) -> int:
-        """How many claims the account holds, as far as this node is sure."""
-        return loads(self.ledger)[account]
+    def loads(self) -> Mapping[UserId, int]:
+        """How many claims each account holds, as far as this node is sure; 0 for others."""
+        return loads(self.ledger)
 
     def look_first(self, runs: Iterable[RunId]) -> None:
         """Look at the story of these runs before their first task."""

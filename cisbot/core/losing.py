@@ -70,7 +70,7 @@ class Losses:
         if run.cancelled_by is not None:
             run = self._board.close(run, RunStatus.CANCELLED, f"by {run.cancelled_by}", now.wall_ms)
             said = f"{run.dag} {run.short} was cancelled by {run.cancelled_by}, and its node is lost"
-            self._desk.note(run, f"{said}: {why}.", f"cancelled {run.id}", now)
+            self._desk.voice.note(run, f"{said}: {why}.", f"cancelled {run.id}", now)
             return
         if run.on_lost is OnLost.ASK:
             run = self._board.put(replace(run, status=RunStatus.LOST, why=why))

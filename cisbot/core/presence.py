@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cisbot.core.claims.messages import Me
 from cisbot.core.room.events import Charter, NodeRecord
 from cisbot.core.runs.board import Board
@@ -16,7 +18,7 @@ class Presence:
         self._board = board
         self._settings = settings
         self.charter: Charter | None = None
-        self.announced = False  # this process has said that it is there
+        self.told: Mapping[str, str] | None = None  # the DAGs that this process said it has; None before
         self._heard = False
 
     def joined(self, *, known_room: bool) -> str | None:
@@ -51,7 +53,7 @@ class Presence:
                 f"another process runs as {self._me.account} and took over; this one stops. "
                 "Give every node an account of its own"
             )
-        late = self.announced and not self._heard
+        late = self.told is not None and not self._heard
         if not mine and record.node == self._me.node and not record.gone and late:
             return f"node.id: '{self._me.node}' is used by {record.sender}; choose another id"
         return None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cisbot.core.room.events import JsonMap
+from cisbot.core.settings import Policy
 from tests.world.machine import Machine, dag
+from tests.world.room import OPERATOR, Raw
 from tests.world.world import World
 
 JOB = dag("id: job\nscope: proj-a\ntasks: {a: {shell: 'true'}}\n")
@@ -24,6 +27,13 @@ def joins(world: World, name: str = "node-9") -> Machine:
     machine.start(world.now, history=True)
     world.wait(60)
     return machine
+
+
+def block_of(raw: Raw) -> JsonMap:
+    """The structured part of a node's message."""
+    content = raw["content"]
+    block = content.get("io.cisbot") if isinstance(content, dict) else None
+    return block if isinstance(block, dict) else {}
 
 
 @pytest.fixture(params=["node-9", "node-2"])
@@ -107,3 +117,26 @@ def test_what_waits_for_approval_still_does(name: str) -> None:
     world.react(run, "✅", wait_s=20)
     assert {m.status(run) for m in world.machines} == {"succeeded"}
     assert len(world.began()) == 1
+
+
+def test_what_follows_upon_the_past_is_said() -> None:
+    """Nothing is said of the past, and nothing else is kept back because of it."""
+    world = World([GATED], 1, lease_s_max=30, policy=Policy(dags_from_room=True))
+    node = world.machines[0]
+    node.lose()
+    asked = "id: sent\nscope: proj-d\napproval: {count: 1}\ntasks: {a: {shell: 'true'}}\n"
+    node.files["mxc://hs.test/f"] = asked
+    content: JsonMap = {"msgtype": "m.file", "body": "!dag publish sent", "filename": "sent.yaml"}
+    content |= {"url": "mxc://hs.test/f", "info": {"size": len(asked)}}
+    run = world.room.put(OPERATOR, "m.room.message", content)
+    node.start(world.now, history=True)  # nobody has read the file yet: it is read, and approval asked for
+    world.wait(10)
+    assert node.status(run) == "waiting for approval"
+    assert [body for body in world.room.bodies() if "waits for approval" in body]
+
+
+def test_an_end_without_a_start_is_told_for_those_who_cannot_judge() -> None:
+    world = World([GATED], 1)
+    world.say("!dag publish gated", wait_s=70)
+    ends = [block["over"] for raw in world.room.stream if "over" in (block := block_of(raw))]
+    assert ends == ["expired"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from cisbot.core.chat import render
 from cisbot.core.chat.office import Office
 from cisbot.core.chat.publish import Publisher
-from cisbot.core.chat.render import Text
 from cisbot.core.chat.voice import Voice
 from cisbot.core.ids import UserId
 from cisbot.core.inputs import Instant
-from cisbot.core.room.events import JsonMap
 from cisbot.core.runs.state import Run, RunStatus
 from cisbot.core.settings import Act
 from cisbot.errors import FieldError
@@ -39,7 +37,9 @@ class Decisions:
             self._board.approve(run, user)
         elif run.undecided and run.status is RunStatus.LOST:
             run = self._board.close(run, RunStatus.FAILED, f"lost, closed {said}", now.wall_ms)
-            self.note(run, f"{run.dag} {run.short} was lost and is closed {said}.", f"closed {run.id}", now)
+            self._voice.note(
+                run, f"{run.dag} {run.short} was lost and is closed {said}.", f"closed {run.id}", now
+            )
         elif run.undecided:  # another node asked: this one does not know yet that the holder is lost
             run = self._board.answer(run, user, yes=yes)
             if not yes:
@@ -57,7 +57,7 @@ class Decisions:
             self._board.approve(run, user)
         else:
             run = self._board.close(run, RunStatus.REJECTED, said, now.wall_ms)
-            self.note(run, f"{run.dag} {run.short} was rejected {said}.", f"rejected {run.id}", now)
+            self._voice.note(run, f"{run.dag} {run.short} was rejected {said}.", f"rejected {run.id}", now)
 
     def cancel(self, run: Run, user: UserId, now: Instant) -> None:
         """Stop it, or see that it never starts. Raises `FieldError` where it is over."""
@@ -70,12 +70,7 @@ class Decisions:
         self._office.cancel(run, user, now)
         if unclaimed:
             text = f"{run.dag} {run.short} was cancelled by {user} before it started."
-            self.note(self._board.runs[run.id], text, f"cancelled {run.id}", now)
-
-    def note(self, run: Run, text: str, topic: str, now: Instant) -> None:
-        """Say something once in the run's thread, mentioning its publisher."""
-        more: JsonMap = {"over": run.status.value} if run.status.over else {}
-        self._voice.post(run, Text(text, None), topic, now, mentions=(run.publisher,), more=more)
+            self._voice.note(self._board.runs[run.id], text, f"cancelled {run.id}", now)
 
     def _deny(self, run: Run, user: UserId, act: str, now: Instant) -> None:
         mark = (str(run.id), user)

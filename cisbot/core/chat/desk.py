@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cisbot.core.chat import grammar, render
-from cisbot.core.chat.answers import Answers
 from cisbot.core.chat.decisions import Decisions
 from cisbot.core.chat.office import Office, why_waiting
-from cisbot.core.chat.patience import Patience
-from cisbot.core.chat.posts import Post
 from cisbot.core.chat.publish import Publisher
 from cisbot.core.chat.render import Text
 from cisbot.core.chat.unread import read
+from cisbot.core.chat.voice import Voice
 from cisbot.core.effects import ReadLog, Send
-from cisbot.core.ids import EventId, RunId, UserId, run_event
+from cisbot.core.ids import EventId, RunId
 from cisbot.core.inputs import Instant, TextRead
 from cisbot.core.room.events import Json, JsonMap, Message, Reaction
 from cisbot.core.runs.state import Run, RunStatus, TaskStatus
@@ -31,19 +29,23 @@ class Desk:
     def __init__(self, office: Office) -> None:
         self._office = office
         self.board = office.board
-        self.answers = Answers(office.board, office.me.account)
-        self.publisher = Publisher(office, self)
-        self.decisions = Decisions(office, self.publisher, self)
-        self._patience = Patience()
+        self.voice = Voice(office)
+        self.publisher = Publisher(office, self.voice)
+        self.decisions = Decisions(office, self.publisher, self.voice)
         self._logs: dict[str, tuple[Message, Run, str]] = {}
         self._reminded = False
-        self._past = False
 
     # -- in ------------------------------------------------------------------------------------
 
     def message(self, msg: Message, now: Instant, *, history: bool) -> None:
         """A message of the room, a person's or a node's. `history` is learned from, and not answered."""
-        self._past = history
+        self.voice.past = history
+        try:
+            self._message(msg, now)
+        finally:
+            self.voice.past = False
+
+    def _message(self, msg: Message, now: Instant) -> None:
         kind = msg.block.get("kind") if msg.block else None
         if self.board.is_node(msg.sender) and kind != "command":
             self._of_node(msg)
@@ -55,18 +57,23 @@ class Desk:
         try:
             command = grammar.parse_command(msg.body, file=msg.file is not None)
         except FieldError as error:
-            if not history:
-                self.answer(msg, render.error_reply(error), now)
+            self.voice.answer(msg, render.error_reply(error), now)
             return
         if command is None:
             command = self._word(msg)
         if command is None:
             return
-        self._command(msg, command, now, history=history)
+        self._command(msg, command, now)
 
     def reaction(self, event: Reaction, now: Instant, *, history: bool) -> None:
         """✅ or ❌ on a publishing, prompt or status message."""
-        self._past = history
+        self.voice.past = history
+        try:
+            self._reaction(event, now)
+        finally:
+            self.voice.past = False
+
+    def _reaction(self, event: Reaction, now: Instant) -> None:
         meaning = grammar.reaction(event.key)
         run = self.board.of_message(event.target)
         if meaning is None or run is None or self.board.is_node(event.sender):
@@ -85,7 +92,7 @@ class Desk:
             return
         msg, run, task = waiting
         text = item.text if item.text is not None else f"(no log: {item.why})"
-        self.answer(msg, render.logs_reply(run, task, text), now, first=(self._office.me.account,))
+        self.voice.answer(msg, render.logs_reply(run, task, text), now, first=(self._office.me.account,))
 
     # -- nodes' messages -------------------------------------------------------------------------
 
@@ -96,27 +103,28 @@ class Desk:
             return
         answers = block.get("answers")
         if isinstance(answers, str):
-            self.answers.heard(answers)
+            self.voice.answers.heard(answers)
         run_id = block.get("run")
         run = self.board.runs.get(RunId(run_id)) if isinstance(run_id, str) else None
-        if self._past and run_id is None and kind == "answer":
+        if self.voice.past and run_id is None and kind == "answer":
             self._refused(msg, answers)
         if run is None:
             return
         if kind in ("status", "prompt", "ask", "final"):
             run = self.board.add_message(run, msg.edits or msg.event_id)
         if block["kind"] == "ask" and not run.asked:
-            lost = self._past and run.status is RunStatus.PENDING
+            lost = self.voice.past and run.status is RunStatus.PENDING
             run = self.board.put(replace(run, asked=True, status=RunStatus.LOST if lost else run.status))
-        if run.key is None or self._past:
+        if run.key is None or self.voice.past:
             run = self._learn(run, msg, block)
         if kind in ("status", "final") and msg.sender == run.account:
             self._tasks_told(run, block)
 
     def _refused(self, msg: Message, answers: Json) -> None:
         """Nodes that were there refused a publication that this node can't judge any more."""
-        for event in {msg.reply_to, EventId(answers) if isinstance(answers, str) else None} - {None}:
-            for run in self.board.runs_of(EventId(str(event))):
+        named = {event for event in (msg.reply_to, answers) if isinstance(event, str)}
+        for event in named:
+            for run in self.board.runs_of(EventId(event)):
                 if not run.status.over and not run.epoch:
                     self.board.close(
                         run, RunStatus.REJECTED, "it was refused when it was published", msg.ts_ms
@@ -137,7 +145,7 @@ class Desk:
         ends = {status.value: status for status in RunStatus if status.over}
         final = block.get("status") if block["kind"] == "final" else None
         over = ends.get(str(block.get("over") or final))
-        running = run.status is RunStatus.RUNNING and not self._past
+        running = run.status is RunStatus.RUNNING and not self.voice.past
         if over is not None and not (run.status.over or running or self._office.executes(run.id)):
             run = self.board.close(run, over, "", msg.ts_ms)
         return run
@@ -161,18 +169,17 @@ class Desk:
         word = grammar.parse_word(msg.body)
         return word if run.undecided or isinstance(word, grammar.Cancel) else None  # "no" is just talk there
 
-    def _command(self, msg: Message, command: grammar.Command, now: Instant, *, history: bool) -> None:
+    def _command(self, msg: Message, command: grammar.Command, now: Instant) -> None:
         try:
-            self._obey(msg, command, now, history=history)
+            self._obey(msg, command, now)
         except FieldError as error:
-            if not history:
-                self.answer(msg, render.error_reply(error), now)
+            self.voice.answer(msg, render.error_reply(error), now)
 
-    def _obey(self, msg: Message, command: grammar.Command, now: Instant, *, history: bool) -> None:
+    def _obey(self, msg: Message, command: grammar.Command, now: Instant) -> None:
         office = self._office
         match command:
             case grammar.Publish():
-                self.publisher.publish(msg, command, now, history=history)
+                self.publisher.publish(msg, command, now)
                 return
             case grammar.Approve() | grammar.Reject():
                 run, reason = self._judged(msg, command)
@@ -188,7 +195,7 @@ class Desk:
             case grammar.Cancel():
                 self.decisions.cancel(self.run_of(msg, command.run), msg.sender, now)
                 return
-            case _ if history:
+            case _ if self.voice.past:
                 return
             case grammar.Help():
                 text = render.help_text(command.topic)
@@ -197,14 +204,13 @@ class Desk:
             case grammar.Show():
                 text = self._show(command.dag)
             case grammar.Nodes():
-                holds: dict[str, int] = {n.account: office.load(n.account) for n in self.board.nodes.values()}
-                text = render.node_list(list(self.board.nodes.values()), now.wall_ms, holds)
+                text = render.node_list(list(self.board.nodes.values()), now.wall_ms, office.loads())
             case grammar.Status():
                 text = self._status(msg, command, now)
             case grammar.Logs():
                 self._read_log(msg, command, now)
                 return
-        self.answer(msg, text, now)
+        self.voice.answer(msg, text, now)
 
     def _show(self, dag: str) -> Text:
         definition = self._office.definitions.get(dag)
@@ -264,13 +270,13 @@ class Desk:
             where = f"on {run.node}, which does not answer" if run.node else "nowhere: it has not run"
             text = Text(f"The logs of {run.short} are {where}.", None)
             first = (run.account,) if run.account else ()
-            self.answer(msg, text, now, first=first)
+            self.voice.answer(msg, text, now, first=first)
             return
         mine = (self._office.me.account,)
         if command.task is not None and command.task not in tasks:
             what = f"{run.short} has no task {command.task[:40]!r}"
             error = FieldError("task", what, ", ".join(tasks)[:200])
-            self.answer(msg, render.error_reply(error), now, first=mine)
+            self.voice.answer(msg, render.error_reply(error), now, first=mine)
             return
         ran = [t for t in tasks.values() if t.log_path]
         failed = [t for t in ran if t.status is TaskStatus.FAILED]
@@ -278,9 +284,11 @@ class Desk:
         shown = [tasks[command.task]] if command.task else failed[:1] or newest
         pick = shown[0] if shown else None
         if pick is None or not pick.log_path or pick.started_ms is None:
-            what = f"{run.short} · {command.task} has" if command.task else f"No task of {run.short} has"
-            text = Text(f"{what} not written a log." if command.task else f"{what} written a log yet.", None)
-            self.answer(msg, text, now, first=mine)
+            none = f"No task of {run.short} has written a log yet."
+            text = Text(
+                f"{run.short} · {command.task} has not written a log." if command.task else none, None
+            )
+            self.voice.answer(msg, text, now, first=mine)
             return
         tag = f"log {msg.event_id}"
         self._logs[tag] = (msg, run, pick.task)
@@ -288,61 +296,11 @@ class Desk:
 
     # -- out -------------------------------------------------------------------------------------
 
-    def answer(
-        self,
-        msg: Message,
-        text: Text,
-        now: Instant,
-        *,
-        first: tuple[UserId, ...] = (),
-        topic: str | None = None,
-    ) -> None:
-        """Reply to a message, if it is this node's turn; of one `topic` one reply only."""
-        if not self._patience.take(msg.sender, now.boot):
-            return
-        block: JsonMap = {"kind": "answer"}
-        post = Post(
-            f"answer.{msg.event_id}.{self._office.me.incarnation}", text.plain, text.html,
-            msg.thread or msg.event_id, block, reply_to=msg.event_id,
-        )  # fmt: skip
-        self.answers.offer(post, topic or str(msg.event_id), now, first=first)
-
-    def note(self, run: Run, text: str, topic: str, now: Instant) -> None:
-        """Say something once in the run's thread, mentioning its publisher."""
-        self.decisions.note(run, text, topic, now)
-
-    def post(
-        self,
-        run: Run,
-        text: Text,
-        topic: str,
-        now: Instant,
-        *,
-        kind: str = "answer",
-        mentions: tuple[UserId, ...] = (),
-        delay_s: float = 0.0,
-        only_if: RunStatus | None = None,
-        more: JsonMap | None = None,
-    ) -> None:
-        """Offer a message in the run's thread; nothing about what is past."""
-        if self._past:
-            return
-        block: JsonMap = {"kind": kind, "run": run.id, **(more or {})}
-        post = Post(
-            f"{topic}.{self._office.me.incarnation}".replace("/", "-"), text.plain, text.html,
-            run_event(run.id), block, mentions=mentions, notify=bool(mentions),
-        )  # fmt: skip
-        self.answers.offer(
-            post, topic, now, first=self.publisher.knowing(run.dag), delay_s=delay_s, run=run.id,
-            only_if=only_if,
-        )  # fmt: skip
-
     def ask_lost(self, run: Run, now: Instant) -> None:
         """The holder is lost and the DAG says ask: ask in the thread."""
-        self._past = False
         done = (TaskStatus.SUCCEEDED, TaskStatus.SKIPPED)
         unfinished = [name for name, status in run.tasks.items() if status not in done]
-        self.post(
+        self.voice.post(
             run, render.lost_question(run, unfinished), f"lost {run.id} {run.epoch}", now, kind="ask",
             mentions=(run.publisher,), delay_s=1.0, only_if=RunStatus.LOST,
         )  # fmt: skip
@@ -351,7 +309,7 @@ class Desk:
         """Once, after a start: do what an earlier process of this node had to do and did not."""
         if self._reminded:
             return
-        self._reminded, self._past = True, False
+        self._reminded = True
         for msg in self._office.unread:
             self._office.keep(read(msg))
             self.message(msg, now, history=False)
@@ -364,16 +322,17 @@ class Desk:
 
     def expired(self, run: Run, now: Instant) -> None:
         """Nobody approved in time."""
-        self._past = False
-        self.note(run, f"{run.dag} {run.short} expired: nobody approved in time.", f"expired {run.id}", now)
+        self.voice.note(
+            run, f"{run.dag} {run.short} expired: nobody approved in time.", f"expired {run.id}", now
+        )
 
     def due(self, now: Instant) -> list[Send]:
         """Answers whose turn has come."""
-        return self.answers.due(now)
+        return self.voice.answers.due(now)
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        return self.answers.deadline()
+        return self.voice.answers.deadline()
 
 
 def _outputs(told: Json) -> dict[str, dict[str, str] | None]:

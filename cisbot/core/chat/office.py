@@ -55,8 +55,8 @@ class Office(Protocol):
     def tasks_of(self, run: RunId) -> Mapping[str, TaskRun]:
         """What this node knows of the run's tasks."""
 
-    def load(self, account: UserId) -> int:
-        """How many claims the account holds."""
+    def loads(self) -> Mapping[UserId, int]:
+        """How many claims each account holds; 0 for others."""
 
     def ask(self, ask: Ask) -> None:
         """Ask the edge for something."""

@@ -14,7 +14,7 @@ from cisbot.core.dags.params import resolve
 from cisbot.core.dags.parse import parse
 from cisbot.core.dags.values import TargetKind, parse_target
 from cisbot.core.effects import ReadMedia
-from cisbot.core.ids import DagId, NodeId, UserId, nearest, order_hash, run_id
+from cisbot.core.ids import DagId, NodeId, UserId, nearest, run_id
 from cisbot.core.inputs import Instant, TextRead
 from cisbot.core.policy import allowed
 from cisbot.core.room.events import JsonMap, Message
@@ -35,18 +35,13 @@ class Publisher:
         self._voice = voice
         self._reading: dict[str, tuple[Message, Publish]] = {}
 
-    def knowing(self, dag: str) -> tuple[UserId, ...]:
-        """The accounts of living nodes that have the DAG: they answer first."""
-        nodes = [n.account for n in self._office.board.living() if dag in n.dags]
-        return tuple(sorted(nodes, key=lambda a: order_hash(dag, a)))
-
     def unknown_dag(self, dag: str) -> FieldError:
         """No node has this DAG."""
         known = self._office.board.known_dags() | set(self._office.definitions)
         hint = nearest(dag, known) or "See: !dag list"
         return FieldError("dag", f"no node has a DAG called '{dag[:60]}'", "", hint)
 
-    def publish(self, msg: Message, command: Publish, now: Instant, *, history: bool) -> None:
+    def publish(self, msg: Message, command: Publish, now: Instant) -> None:
         """A person or an entry publishes."""
         if msg.file is not None and command.attached is None:
             self._may_send_dags(msg.sender)
@@ -56,7 +51,7 @@ class Publisher:
             self._office.ask(ReadMedia(tag, msg.file.url, ATTACHED_BYTES_MAX))
             return  # until it is read, others may be faster: see `media_read`
         sent = self._sent_definition(msg, command, command.attached) if command.attached else None
-        self._publish(msg, command, sent, now, history=history)
+        self._publish(msg, command, sent, now)
 
     def media_read(self, item: TextRead, now: Instant) -> None:
         """The attached file was read."""
@@ -69,7 +64,7 @@ class Publisher:
             if item.text is None:
                 raise FieldError("file", item.why or "can't be read", "a YAML file of at most 1 MB")
             sent = self._sent_definition(msg, command, item.text)
-            self._publish(msg, command, sent, now, history=False)
+            self._publish(msg, command, sent, now)
             self._office.look_first(run.id for run in self._office.board.runs_of(msg.event_id))
         except FieldError as error:
             self._voice.answer(msg, render.error_reply(error), now)
@@ -96,30 +91,26 @@ class Publisher:
         where = f"line {first.line}: {first.field}"
         raise FieldError(where, f"{first.what}{more}", first.expected, first.hint)
 
-    def _publish(
-        self, msg: Message, command: Publish, sent: Definition | None, now: Instant, *, history: bool
-    ) -> None:
+    def _publish(self, msg: Message, command: Publish, sent: Definition | None, now: Instant) -> None:
         office, board = self._office, self._office.board
         definition = sent or office.definitions.get(command.dag)
         dag = sent.id if sent else DagId(command.dag)
         if not board.may(Act.PUBLISH, dag, msg.sender):
-            if not history:
-                rule = board.rule(Act.PUBLISH, dag)
-                text = render.denied(msg.sender, f"publish {dag}", rule)
-                known = dag if dag in board.known_dags() or dag in office.definitions else ""
-                topic = f"denied {msg.sender} {known}"  # once, however often they try
-                self._voice.answer(msg, text, now, first=self.knowing(dag), topic=topic)
+            text = render.denied(msg.sender, f"publish {dag}", board.rule(Act.PUBLISH, dag))
+            known = dag if dag in board.known_dags() or dag in office.definitions else ""
+            topic = f"denied {msg.sender} {known}"  # once, however often they try
+            self._voice.answer(msg, text, now, first=board.knowing(dag), topic=topic)
             return
         if definition is None and dag not in board.known_dags():
             raise self.unknown_dag(dag)
         target = command.target or (definition.target if definition else "any")
         parse_target(target)
-        if not history:  # whoever came late can't know who was there
+        if not self._voice.past:  # whoever came late can't know who was there
             self._check_target(target, dag, sent=sent is not None)
         if definition is None:
             some: list[NodeId | None] = [None]
             if target == "all":
-                some = self._there_then(msg, board.eligible(dag, "all"), history=history)
+                some = self._there_then(msg, board.eligible(dag, "all"))
             for node in some:
                 board.put(self._opaque(msg, command, dag, target, node))
             return
@@ -127,12 +118,11 @@ class Publisher:
         scope = self._scope(definition, command, msg.sender)
         nodes: list[NodeId | None] = [None]
         if target == "all":
-            nodes = self._there_then(msg, self._all_nodes(dag, sent=sent is not None), history=history)
+            nodes = self._there_then(msg, self._all_nodes(dag, sent=sent is not None))
         runs = self._make(msg, command, definition, params, scope, target, nodes)
         for run in runs:
             board.put(run)
-            if not history:
-                self._tell(run, definition, now)
+            self._tell(run, definition, now)
 
     def _all_nodes(self, dag: DagId, *, sent: bool) -> list[NodeInfo]:
         """The nodes that target=all means: a DAG that came with the message is anybody's."""
@@ -142,13 +132,13 @@ class Publisher:
             raise FieldError("target", "no node matches 'all'", "a node that has the DAG")
         return nodes
 
-    def _there_then(self, msg: Message, nodes: list[NodeInfo], *, history: bool) -> list[NodeId | None]:
+    def _there_then(self, msg: Message, nodes: list[NodeInfo]) -> list[NodeId | None]:
         """Those of the nodes that were there when it was published: `all` means no node that comes later."""
         named = self._office.named
         return [
             node.id
             for node in nodes
-            if not history or node.since_ms <= msg.ts_ms or run_id(msg.event_id, node.id) in named
+            if not self._voice.past or node.since_ms <= msg.ts_ms or run_id(msg.event_id, node.id) in named
         ]
 
     def _check_target(self, target: str, dag: str, *, sent: bool) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cisbot.core.dags.definition import Definition, Param
+from cisbot.core.ids import UserId
 from cisbot.core.runs.state import NodeInfo, Run, RunStatus, TaskRun, TaskStatus
 from cisbot.core.settings import Rule
 from cisbot.errors import FieldError
@@ -271,7 +272,7 @@ def lost_question(run: Run, unfinished: Sequence[str]) -> Text:
     return Text(plain, None)
 
 
-def node_list(nodes: Sequence[NodeInfo], now_ms: int, holds: Mapping[str, int]) -> Text:
+def node_list(nodes: Sequence[NodeInfo], now_ms: int, holds: Mapping[UserId, int]) -> Text:
     """Who is here."""
     lines = []
     for node in sorted(nodes, key=lambda n: n.id):

@@ -15,6 +15,7 @@ from cisbot.core.effects import Priority, Send
 from cisbot.core.ids import EventId, RunId, run_event
 from cisbot.core.inputs import Instant
 from cisbot.core.room.events import Json, JsonMap
+from cisbot.core.room.wire import fitting
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.execution import Execution
 from cisbot.core.runs.state import Run, RunStatus, TaskStatus
@@ -183,12 +184,6 @@ class StatusBoard:
 
 def _told(execution: Execution) -> dict[str, Json]:
     """The tasks' statuses, as many as there is room for."""
-    first = TaskStatus.SUCCEEDED
-    told: dict[str, Json] = {}
-    left = TASKS_TOLD_BYTES_MAX
-    for name, task in sorted(execution.tasks.items(), key=lambda item: item[1].status is not first):
-        left -= len(name.encode()) + len(task.status.value) + 6
-        if left < 0:
-            break
-        told[name] = task.status.value
-    return told
+    named = [(name, task.status) for name, task in execution.tasks.items()]
+    named.sort(key=lambda item: item[1] is not TaskStatus.SUCCEEDED)
+    return fitting(named, TASKS_TOLD_BYTES_MAX)

@@ -229,14 +229,7 @@ def memory_write(
 
 def told_dags(dags: Mapping[str, str]) -> dict[str, Json]:
     """As many of a node's DAGs as an event has room for, by name."""
-    told: dict[str, Json] = {}
-    left = DAGS_BYTES_MAX
-    for name, mark in sorted(dags.items())[: wire.DAGS_MAX]:
-        left -= len(name) + len(mark) + 6
-        if left < 0:
-            break
-        told[name] = mark
-    return told
+    return wire.fitting(sorted(dags.items())[: wire.DAGS_MAX], DAGS_BYTES_MAX)
 
 
 def node_record(me: Me, dags: Mapping[str, str], node: Node, version: str, *, gone: bool) -> Send:

@@ -6,13 +6,13 @@ Every string and list is bounded here, so that nothing behind this border meets 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
-from cisbot.core.room.events import CarriedHead, Holder, JsonMap, Outcome
+from cisbot.core.room.events import CarriedHead, Holder, Json, JsonMap, Outcome
 
 T_CHARTER = "io.cisbot.charter"
 T_INTENT = "io.cisbot.intent"
@@ -278,3 +278,14 @@ def head_from_wire(wire: HeadWire) -> CarriedHead:
         wire.value,
         wire.takes,
     )
+
+
+def fitting(texts: Iterable[tuple[str, str]], bytes_max: int) -> dict[str, Json]:
+    """The first of these names and texts, as many as have room in so many bytes of JSON."""
+    told: dict[str, Json] = {}
+    for name, text in texts:
+        bytes_max -= len(name.encode()) + len(text.encode()) + 6
+        if bytes_max < 0:
+            break
+        told[name] = text
+    return told

@@ -113,6 +113,11 @@ class Board:
         """The living nodes that say they have the DAG in this very form."""
         return [n for n in self.living() if n.executes and definition.startswith(n.dags.get(dag) or "-")]
 
+    def knowing(self, dag: str) -> tuple[UserId, ...]:
+        """The accounts of living nodes that have the DAG: they answer first."""
+        nodes = [n.account for n in self.living() if dag in n.dags]
+        return tuple(sorted(nodes, key=lambda a: order_hash(dag, a)))
+
     def known_dags(self) -> set[str]:
         """All DAGs that some living node has."""
         return {dag for n in self.living() for dag in n.dags}
@@ -170,7 +175,7 @@ class Board:
     def approve(self, run: Run, user: UserId) -> Run:
         """Count an approval; enough of them make the run claimable. It came in time: see `timely`."""
         if run.status is RunStatus.LOST:
-            return self.put(replace(run, status=RunStatus.PENDING, asked=False, why=f"resumed by {user}"))
+            return self._resumed(run, user)
         if run.status is not RunStatus.WAITING or user in run.approvals:
             return run
         given = (*run.approvals, user)
@@ -188,6 +193,9 @@ class Board:
         _, yes, user = run.answered
         if not yes:
             return self.close(run, RunStatus.FAILED, f"lost, closed by {user}", now_ms)
+        return self._resumed(run, user)
+
+    def _resumed(self, run: Run, user: UserId) -> Run:
         why = f"resumed by {user}"
         return self.put(replace(run, status=RunStatus.PENDING, asked=False, answered=None, why=why))
 

@@ -254,9 +254,8 @@ def taken_up(run: Run, own: Mapping[str, TaskRun], *, rerun: bool) -> dict[str, 
     """The tasks with which a holder starts: finished ones are kept unless the DAG runs anew.
 
     A task that the room calls succeeded is; one of our own table too, unless it gave outputs to others
-    that were too much for the room and are not known here: then it starts again. What
-    ran when the holder was lost
-    starts again, with a higher attempt: the DAG says `on_lost: resume`, or a person said so.
+    that were too much for the room and are not known here: then it starts again. So does what ran when the
+    holder was lost, with a higher attempt: the DAG says `on_lost: resume`, or a person said so.
     """
     if rerun:
         return {}
