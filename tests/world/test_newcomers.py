@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cisbot.core.inputs import RoomBatch
 from cisbot.core.room.events import JsonMap
 from cisbot.core.settings import Policy
 from tests.world.machine import Machine, dag
@@ -123,13 +124,13 @@ def test_what_follows_upon_the_past_is_said() -> None:
     """Nothing is said of the past, and nothing else is kept back because of it."""
     world = World([GATED], 1, lease_s_max=30, policy=Policy(dags_from_room=True))
     node = world.machines[0]
-    node.lose()
     asked = "id: sent\nscope: proj-d\napproval: {count: 1}\ntasks: {a: {shell: 'true'}}\n"
     node.files["mxc://hs.test/f"] = asked
     content: JsonMap = {"msgtype": "m.file", "body": "!dag publish sent", "filename": "sent.yaml"}
     content |= {"url": "mxc://hs.test/f", "info": {"size": len(asked)}}
     run = world.room.put(OPERATOR, "m.room.message", content)
-    node.start(world.now, history=True)  # nobody has read the file yet: it is read, and approval asked for
+    said = tuple(e for e in world.room.events(0) if e.event_id == run)
+    node.feed(RoomBatch("x", (), gap=True, history=said), world.now)  # nobody has read the file: it does
     world.wait(10)
     assert node.status(run) == "waiting for approval"
     assert [body for body in world.room.bodies() if "waits for approval" in body]
