@@ -29,6 +29,7 @@ from cisbot.node.build import GOODBYE_S, Node
 from cisbot.supervisor.pool import CLOSE_S
 from cisbot.supervisor.process import copy_code
 
+from .interrupt import interrupt_between_steps
 from .settings import SECTIONS, Account, check_sections, settings_of
 
 SLACK_S = 10.0  # for the end of a node beyond its known waits
@@ -68,6 +69,7 @@ class CisBot(Plugin):  # type: ignore[misc]  # types are checked without maubot
 
     async def start(self) -> None:
         """Begin to live; what goes wrong is told in the log."""
+        interrupt_between_steps(asyncio.get_running_loop())
         self._life = asyncio.create_task(self._live())
         self._life.add_done_callback(self._over)
 

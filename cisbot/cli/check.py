@@ -49,7 +49,7 @@ def check(config_path: Path) -> int:
 
 
 def _show_dags(folders: tuple[Path, ...]) -> None:
-    read = DagFiles(folders).read()
+    read = DagFiles(folders).changed()
     assert read is not None, "the first time it reads always"
     for problem in read.problems:
         print(f"warning  node.dags: {problem}")

@@ -112,7 +112,7 @@ def _check(settings: Settings, command: Publish) -> None:
         parse_target(command.target)
     if command.scope is not None:
         parse_scope(command.scope)
-    read = DagFiles(settings.node.dags).read()
+    read = DagFiles(settings.node.dags).changed()
     definition = read.dags.get(command.dag) if read is not None else None
     if definition is not None:
         resolve(definition, command.params)

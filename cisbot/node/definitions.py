@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -35,8 +36,12 @@ class DagFiles:
         self._folders = folders
         self._seen: tuple[tuple[str, int, int], ...] | None = None
 
-    def read(self) -> Definitions | None:
+    async def read(self) -> Definitions | None:
         """All definitions, or None where no file changed since the last call."""
+        return await asyncio.to_thread(self.changed)
+
+    def changed(self) -> Definitions | None:
+        """The same, at once."""
         files: list[Path] = []
         problems: list[str] = []
         for folder in self._folders:

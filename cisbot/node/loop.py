@@ -15,8 +15,7 @@ from cisbot.core.inputs import Input, RoomBatch, SendDone, SendFailed, Tick
 from cisbot.core.outbound import Kept
 from cisbot.core.room.events import Message
 from cisbot.errors import CisbotError
-from cisbot.node.definitions import DagFiles
-from cisbot.node.ports import Clock, Room, Store, Workers
+from cisbot.node.ports import Clock, Files, Room, Store, Workers
 from cisbot.store.outbox_rows import send_to_row
 
 
@@ -35,7 +34,7 @@ class NodeLoop:
         store: Store,
         workers: Workers,
         clock: Clock,
-        files: DagFiles,
+        files: Files,
         say: Callable[[str], None],
         trace: Callable[[Input, Step], None] | None = None,
     ) -> None:
@@ -60,22 +59,37 @@ class NodeLoop:
 
     async def run(self, kept: Kept) -> None:
         """Run until a `Stop` is handled. Raises `Halted`, or what an adapter failed with."""
+        await self.begin(kept)
+        while not await self.turn():
+            pass
+
+    async def begin(self, kept: Kept) -> None:
+        """Take up what an earlier process left. Raises `Halted`."""
         await self._read_files()
         await self._perform(self._coordinator.start(kept, self._clock.now()))
-        while True:
-            item = await self._queue.get()
-            if isinstance(item, BaseException):
-                raise item
-            if isinstance(item, RoomBatch) and _has_command(item):
-                await self._read_files()
-            if isinstance(item, SendFailed) and item.errcode not in ("SUPERSEDED", "WITHDRAWN"):
-                self._say(f"could not send {item.txn}: {item.errcode} {item.why}")
-            step = self._coordinator.handle(item, self._clock.now())
-            if self._trace is not None:
-                self._trace(item, step)
-            await self._perform(step)
-            if step.done:
-                return
+
+    @property
+    def idle(self) -> bool:
+        """Whether no input waits."""
+        return self._queue.empty()
+
+    async def turn(self) -> bool:
+        """Wait for one input and do all that follows from it; whether the node's work is done for good.
+
+        Raises `Halted`, or what an adapter failed with.
+        """
+        item = await self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        if isinstance(item, RoomBatch) and _has_command(item):
+            await self._read_files()
+        if isinstance(item, SendFailed) and item.errcode not in ("SUPERSEDED", "WITHDRAWN"):
+            self._say(f"could not send {item.txn}: {item.errcode} {item.why}")
+        step = self._coordinator.handle(item, self._clock.now())
+        if self._trace is not None:
+            self._trace(item, step)
+        await self._perform(step)
+        return step.done
 
     async def note_sent(self) -> None:
         """After the end: keep which of the last words the homeserver has, so that they aren't said again."""
@@ -86,7 +100,7 @@ class NodeLoop:
                 await self._store.commit(step.persist)
 
     async def _read_files(self) -> None:
-        found = await asyncio.to_thread(self._files.read)
+        found = await self._files.read()
         if found is not None:
             await self._perform(self._coordinator.handle(found, self._clock.now()))
 

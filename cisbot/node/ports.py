@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from cisbot.core.effects import Ask, Send, Work, Write
-from cisbot.core.inputs import Input, Instant
+from cisbot.core.inputs import Definitions, Input, Instant
 
 Emit = Callable[[Input], None]
 
@@ -42,6 +42,13 @@ class Store(Protocol):
 
     async def rows(self, table: str) -> list[dict[str, str | int | float | None]]:
         """All rows of a table, in primary-key order."""
+
+
+class Files(Protocol):
+    """The node's own DAG files."""
+
+    async def read(self) -> Definitions | None:
+        """All definitions, or None where nothing changed since the last call."""
 
 
 class Workers(Protocol):
