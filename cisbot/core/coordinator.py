@@ -321,6 +321,7 @@ class Coordinator(Lifecycle):
             self._out.withdraw.extend(self.contender.take_stale())
             self._say(*sends)
             self._out.asks.extend(asks)
+        self._out.send.extend(self.resend.due(now.boot))
         if self.ready:
             self._serve_memory(now)
         self._say(*self.status.due(now))

@@ -9,20 +9,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import cisbot
-from cisbot.core.chat.unread import unread_from_row
 from cisbot.core.claims.messages import Me
-from cisbot.core.claims.rows import head_from_row
-from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.coordinator import Coordinator
-from cisbot.core.dags.definition import Definition
-from cisbot.core.dags.parse import parse
 from cisbot.core.effects import Answer, CancelWork, MoveDeadline, Put, StartWork, Work
 from cisbot.core.frames import TaskEnded, TaskStarted
-from cisbot.core.ids import ClaimKey, Incarnation, RoomId, UserId
+from cisbot.core.ids import RoomId, UserId
 from cisbot.core.inputs import Input, Stop, WorkerLost, WorkerReport
 from cisbot.core.outbound import Kept
-from cisbot.core.runs.power_rows import powers_from_meta
-from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
 from cisbot.core.settings import Settings
 from cisbot.errors import CisbotError
 from cisbot.matrix.check import room_findings
@@ -32,12 +25,12 @@ from cisbot.matrix.reads import whole_state
 from cisbot.matrix.rooms import MatrixRoom, join
 from cisbot.node.datadir import Identity, check_ways, identities, watch
 from cisbot.node.definitions import DagFiles
+from cisbot.node.kept import load_kept
 from cisbot.node.loop import NodeLoop
 from cisbot.node.socket import LocalDoor
 from cisbot.node.system import SystemClock, boot_time, new_incarnation
 from cisbot.node.trace import TraceFile
 from cisbot.store.dag_table import SqliteStore
-from cisbot.store.outbox_rows import send_from_row
 from cisbot.supervisor.events import PoolEvent, WorkerGone
 from cisbot.supervisor.leftovers import kill_leftovers
 from cisbot.supervisor.lock import NodeLock
@@ -235,43 +228,3 @@ class PoolWorkers:
                 self._pool.set_deadline(work.run, work.deadline)
             case Answer():
                 self._door.answer(work)
-
-
-async def load_kept(store: SqliteStore) -> Kept:
-    """What an earlier process of this node has left in the store."""
-    meta = {str(r["key"]): str(r["value"]) for r in await store.rows("meta")}
-    sure: dict[ClaimKey, Head] = {}
-    unsure: list[ClaimKey] = []
-    for row in await store.rows("heads"):
-        key, head, is_sure = head_from_row(row)
-        if is_sure:
-            sure[key] = head
-        else:
-            unsure.append(key)
-    definitions: dict[str, Definition] = {}
-    for row in await store.rows("definitions"):
-        parsed = parse(str(row["text"]), "store")
-        if isinstance(parsed, Definition):
-            definitions[str(row["hash"])] = parsed
-    incarnation = meta.get("incarnation")
-    return Kept(
-        cursor=meta.get("cursor"),
-        incarnation=Incarnation(incarnation) if incarnation else None,
-        sure=sure,
-        unsure=tuple(unsure),
-        runs=tuple(run_from_row(row) for row in await store.rows("runs")),
-        tasks=tuple(task_from_row(row) for row in await store.rows("tasks")),
-        nodes=tuple(node_from_row(row) for row in await store.rows("nodes")),
-        definitions=definitions,
-        outbox=tuple(send_from_row(row) for row in await store.rows("outbox")),
-        unread=tuple(unread_from_row(row) for row in await store.rows("unread")),
-        bounds=_bounds(meta.get("bounds")),
-        powers=powers_from_meta(meta),
-    )
-
-
-def _bounds(text: str | None) -> Bounds:
-    if text is None:
-        return Bounds()
-    lease, step = text.split()
-    return Bounds(int(lease), int(step))

@@ -1,5 +1,7 @@
-"""The simulator: real claim machines on a model of the homeserver, virtual time, every choice from one seed.
+"""The simulator: the product's node loop and coordinator on models of all that is around them.
 
-`homeserver.py` models the room, `network.py` the way to it, `node.py` one machine, `world.py` time and
-chaos, `reference.py` the fold written a second time, `checkers.py` what must hold after every step.
+One seed decides everything, time is virtual. `homeserver.py` models the room and its state, `network.py` the way
+to it, `machine.py` a machine with its processes and database, `workers.py` what runs tasks, `plan.py` what a
+history is made of, `chaos.py` the faults, `world.py` time, `reference.py` the fold written a second time,
+`checkers.py` what must hold, `mutants.py` the protective rules and how to switch each off.
 """

@@ -1,12 +1,12 @@
-"""python -m tests.sim [--seeds N] [--first SEED]: run many histories; print the first that breaks a rule."""
+"""python -m tests.sim [--seeds N] [--first SEED] [--size SIZE]: run many histories; tell the first that breaks a rule."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from tests.sim.checkers import Violation
-from tests.sim.world import World
+from tests.sim.histories import transcript
+from tests.sim.plan import Size
 
 
 def main() -> int:
@@ -14,14 +14,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim")
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--size", type=Size, choices=list(Size), default=Size.MIDDLE)
     args = parser.parse_args()
     for seed in range(args.first, args.first + args.seeds):
-        try:
-            World(seed).run()
-        except Violation as violation:
-            print(f"seed {seed}: {violation}")
+        if told := transcript(seed, args.size):
+            print(told)
             return 1
-    print(f"{args.seeds} histories from seed {args.first}: no rule broken")
+    print(f"{args.seeds} {args.size} histories from seed {args.first}: no rule broken")
     return 0
 
 

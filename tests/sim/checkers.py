@@ -1,91 +1,132 @@
-"""What must hold after every step, apart from how it came about."""
+"""What must hold after every step and in the end, apart from how it came about."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 
+from cisbot.core.claims.fold import concerns
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import Bounds, from_carried
-from cisbot.core.ids import ClaimKey, RunId
+from cisbot.core.ids import ClaimKey
 from cisbot.core.room import events as ev
+from cisbot.core.room.events import Outcome
 from cisbot.core.room.wire import key_of
-from tests.sim.homeserver import Homeserver
-from tests.sim.reference import Reference, truth_of
+from tests.sim.homeserver import Answer, Homeserver
+from tests.sim.plan import DAGS
+from tests.sim.reference import Grant, Reference, truth_of
+from tests.sim.workers import Attempt
+
+OVER = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
 
 
 class Violation(AssertionError):
     """A guarantee is broken."""
 
 
-@dataclass(slots=True)
-class Execution:
-    """Tasks of a run on a node, in true time: they are dead at the deadline, whatever their node does."""
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A run as the person published it; `answers` are the places of what was decided after a loss."""
 
-    node: str
-    key: ClaimKey
-    slot: int
-    epoch: int
-    run: RunId
-    began: float
-    deadline: float
-    ended: float | None = None
-
-    def runs_at(self, now: float) -> bool:
-        """Whether its tasks may run."""
-        return self.ended is None and now < self.deadline
+    run: str
+    dag: str
+    answers: list[int]
 
 
 class Checkers:
     """Safety, agreement with the complete fold, and at the end liveness."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, server: Homeserver) -> None:
         self.truth = Reference(bounds)
-        self.executions: list[Execution] = []
-        self._fences: set[tuple[ClaimKey, int]] = set()
+        self._server = server
+        self.attempts: list[tuple[Attempt, Grant]] = []
+        self.published: dict[str, Published] = {}
         self.counted = Counter[str]()
 
-    def began(self, new: Execution, now: float) -> None:
-        """A node begins to execute: nobody else may, and its fence must be new and the highest."""
-        if (new.key, new.epoch) in self._fences:
-            raise Violation(f"{new.key} epoch {new.epoch} was granted twice, now to {new.node}")
-        self._fences.add((new.key, new.epoch))
-        if any(e.key == new.key and e.slot == new.slot and e.epoch > new.epoch for e in self.executions):
-            raise Violation(f"{new.key}: epoch {new.epoch} of {new.node} is below one that was executed")
-        self.executions.append(new)
-        self.alone(new, now)
+    # -- executions ----------------------------------------------------------------------------------
 
-    def extended(self, execution: Execution, deadline: float, now: float) -> None:
+    def began(self, new: Attempt, now: float) -> None:
+        """A task begins: its claim must be accepted, the newest, the only one, and the run not over."""
+        self.truth.follow(self._server.stream)
+        self.counted["attempts"] += 1
+        grant = self.truth.grants.get((new.run, new.epoch))
+        if grant is None or (grant.account, grant.incarnation) != (f"@{new.node}:hs", new.incarnation):
+            raise Violation(f"{_told(new)}, whose claim is void: {grant}")
+        for other, held in self.attempts:
+            same = (other.node, other.incarnation, other.epoch) == (new.node, new.incarnation, new.epoch)
+            place = (held.key, held.slot) == (grant.key, grant.slot)
+            if place and (other.epoch > new.epoch or (other.epoch == new.epoch and not same)):
+                raise Violation(f"{_told(new)}, after {_told(other)}: epochs of {grant.key} must grow")
+            if other.alive() and not same and (place or other.run == new.run):
+                raise Violation(f"{_told(new)} at {now:.3f}, while {_told(other)}: two at once")
+        self._once(new, grant)
+        self.attempts.append((new, grant))
+
+    def extended(self, attempt: Attempt) -> None:
         """A renewal came back: a passed deadline ends the claim for ever."""
-        if not execution.runs_at(now):
-            raise Violation(f"{execution.node} revives {execution.key} epoch {execution.epoch}")
-        execution.deadline = deadline
-        self.alone(execution, now)
+        if not attempt.alive():
+            raise Violation(f"{_told(attempt)} is revived after its deadline")
 
-    def alone(self, mine: Execution, now: float) -> None:
-        """At most one runs the tasks of a slot, and of a run."""
-        for other in self.executions[-50:]:
-            if other is mine or not other.runs_at(now):
-                continue
-            if other.run == mine.run or (other.key, other.slot) == (mine.key, mine.slot):
-                raise Violation(f"{mine} while {other}")
+    def _once(self, new: Attempt, grant: Grant) -> None:
+        run = self.published[new.run]
+        before = [a for a, _ in self.attempts if a.run == new.run and a.epoch < new.epoch]
+        for place, outcome in self.truth.outcomes.get(new.run, ()):
+            if outcome in OVER and place < grant.place:
+                raise Violation(f"{_told(new)}, though the room told before its take that it {outcome}")
+        asks = DAGS[run.dag].on_lost.value == "ask"
+        if before and asks and not any(place < grant.place for place in run.answers):
+            raise Violation(f"{_told(new)}, again, and nobody was asked")
+        resumes = DAGS[run.dag].on_lost.value == "resume"
+        for done in [a for a in before if a.good and a.task == new.task]:
+            if resumes and (done.node, done.incarnation) == (new.node, new.incarnation):
+                raise Violation(f"{_told(new)}, which it knows to be done: {_told(done)}")
 
-    def folded(self, node: str, ledger: Ledger, place: int, stream: Homeserver) -> None:
+    # -- knowledge -----------------------------------------------------------------------------------
+
+    def folded(self, node: str, ledger: Ledger, answer: Answer) -> None:
         """Every head of which a node is sure is that of the complete fold."""
-        self.truth.follow(stream.stream)
-        for key in {*ledger.known(), *self.truth.keys()}:
+        self.truth.follow(self._server.stream)
+        for key in self._touched(answer, {*self.truth.keys(), *ledger.known()}):
             head = ledger.sure(key)
-            if head is not None and truth_of(head) != self.truth.at(key, place):
-                true = self.truth.at(key, place)
-                raise Violation(f"{node} is sure of {key} at {place}: {truth_of(head)}, but it is {true}")
+            if head is not None and truth_of(head) != (true := self.truth.at(key, answer.cursor)):
+                raise Violation(
+                    f"{node} is sure of {key} at {answer.cursor}: {truth_of(head)}, but it is {true}"
+                )
 
-    def settled(self, server: Homeserver, crashed: float) -> None:
+    def _touched(self, answer: Answer, keys: set[ClaimKey]) -> list[ClaimKey]:
+        """The keys that one answer can have changed; all of them after a gap."""
+        if answer.gap:
+            return list(keys)
+        claims = [
+            e
+            for e in answer.events
+            if isinstance(e, ev.Take | ev.Release | ev.Heartbeat | ev.Probe | ev.End | ev.MemoryWrite)
+        ]
+        heads = {
+            h.key
+            for e in claims
+            for h in (*getattr(e, "heads", ()), getattr(e, "head", None))
+            if h is not None
+        }
+        return [key for key in keys if key in heads or any(concerns(e, key) for e in claims)]
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def done(self) -> None:
+        """Every run is over, by one outcome that stands; it succeeded unless a person closed it."""
+        self.truth.follow(self._server.stream)
+        for run in self.published:
+            said = [o for _, o in self.truth.outcomes.get(run, ()) if o in OVER]
+            if Outcome.SUCCEEDED not in said:
+                raise Violation(f"stuck: {run} never got done: {said}")
+
+    def settled(self, crashed: float) -> None:
         """In the end whoever reads only the state reads the truth, if who owed it lived on."""
-        self.truth.follow(server.stream)
-        for (kind, name), stated in server.state.items():
+        self.truth.follow(self._server.stream)
+        for (kind, name), stated in self._server.state.items():
             if (key := key_of(kind, name)) is None or stated.done <= crashed:
                 continue
-            truth, event = self.truth.at(key, len(server.stream)), stated.event
+            truth, event = self.truth.at(key, len(self._server.stream)), stated.event
             if isinstance(event, ev.Restate):
                 said = truth_of(from_carried(event.head))
                 true = (said[0], said[2:]) == (truth[0], truth[2:])
@@ -95,3 +136,7 @@ class Checkers:
                 true = event.event_id == self.truth.stated.get(key)
             if not true:
                 raise Violation(f"{key}: it is {truth}, but the state says {event}")
+
+
+def _told(attempt: Attempt) -> str:
+    return f"{attempt.node} ({attempt.incarnation}) runs {attempt.task} of {attempt.run} under epoch {attempt.epoch}"

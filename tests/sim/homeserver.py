@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cisbot.core.effects import ReadBack, Send
-from cisbot.core.ids import EventId
+from cisbot.core.effects import ReadBack
+from cisbot.core.ids import EventId, run_event
 from cisbot.core.room.decode import decode
-from cisbot.core.room.events import Json, MemoryWrite, Rejected, Release, Restate, RoomEvent, Take
+from cisbot.core.room.events import Json, Message, Reaction, Rejected, RoomEvent
 from cisbot.core.room.past import Highest, Past
 from cisbot.core.room.wire import place_of
 
 Seen = RoomEvent | Rejected
+HISTORY_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What the state names under a key, and when it was begun and done."""
+    """What the state names under a key, and when it was done."""
 
     event: Seen
     rank: tuple[int, str]
     done: float
-    index: int
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One sync: the timeline in stream order, and whether it is limited; then also the state it hides."""
+    """One sync: the timeline in stream order, and whether it is limited; then also what it hides."""
 
     events: tuple[Seen, ...]
     cursor: int
-    gap: bool
-    state: tuple[Seen, ...]
+    gap: bool = False
+    state: tuple[Seen, ...] = ()
+    history: tuple[Seen, ...] = ()
 
 
 class Homeserver:
@@ -40,44 +42,72 @@ class Homeserver:
     def __init__(self) -> None:
         self.stream: list[Seen] = []
         self.state: dict[tuple[str, str], Stated] = {}
+        self.clock_ms = 1_700_000_000_000  # what its clock shows at the beginning; it may be set
+        self._keys: list[tuple[str, str] | None] = []
         self._txns: dict[tuple[str, str], EventId] = {}
 
-    def persist(self, sender: str, send: Send, began: float, done: float, mark: int) -> EventId:
+    def persist(
+        self,
+        sender: str,
+        kind: str,
+        content: Mapping[str, Json],
+        began: float,
+        done: float,
+        *,
+        state_key: str | None = None,
+        txn: str | None = None,
+        mark: int = 0,
+    ) -> EventId:
         """Append an event whose request came at `began`. `mark` makes its id, which breaks ties."""
-        if send.state_key is None and (known := self._txns.get((sender, send.txn))):
+        if state_key is None and txn is not None and (known := self._txns.get((sender, txn))):
             return known
         event_id = EventId(f"${mark:04x}.{len(self.stream)}")
+        ts_ms = self.clock_ms + int(began * 1000)
         raw: dict[str, Json] = {
             "event_id": event_id,
             "sender": sender,
-            "type": send.type,
-            "origin_server_ts": int(began * 1000),
-            "content": dict(send.content),
+            "type": kind,
+            "origin_server_ts": ts_ms,
+            "content": dict(content),
         }
-        if send.state_key is not None:
-            raw["state_key"] = send.state_key
+        if state_key is not None:
+            raw["state_key"] = state_key
         event = decode(raw)
-        assert event is not None
-        if send.state_key is None:
-            self._txns[(sender, send.txn)] = event_id
-        else:
-            rank, key = (int(began * 1000), event_id), (send.type, send.state_key)
+        assert event is not None, kind
+        if state_key is not None:
+            rank, key = (ts_ms, event_id), (kind, state_key)
             old = self.state.get(key)
             if old is None or old.done <= began or old.rank < rank:
-                self.state[key] = Stated(event, rank, done, len(self.stream))
+                self.state[key] = Stated(event, rank, done)
+            self._keys.append(key)
+        else:
+            self._keys.append(None)
+            if txn is not None:
+                self._txns[(sender, txn)] = event_id
         self.stream.append(event)
         return event_id
 
     def sync(self, since: int, limit: int) -> Answer:
         """What came after `since`; only the last `limit` events where there are more."""
         start = max(since, len(self.stream) - limit)
-        hidden = self.stream[since:start]
-        state = tuple(e for e in hidden if _kind(e))
-        return Answer(tuple(self.stream[start:]), len(self.stream), bool(hidden), state)
+        events = tuple(self.stream[start:])
+        if start == since:
+            return Answer(events, len(self.stream))
+        hidden = {
+            key: event
+            for key, event in zip(self._keys[since:start], self.stream[since:start], strict=True)
+            if key
+        }
+        return Answer(events, len(self.stream), True, tuple(hidden.values()), self._said(since, start))
 
     def join(self) -> Answer:
         """An initial sync: the whole state, and nothing of the timeline that could be judged."""
-        return Answer((), len(self.stream), True, tuple(s.event for s in self.state.values()))
+        state = tuple(s.event for s in self.state.values())
+        end = len(self.stream)
+        return Answer((), end, True, state, self._said(max(0, end - HISTORY_MAX), end))
+
+    def _said(self, start: int, end: int) -> tuple[Seen, ...]:
+        return tuple(e for e in self.stream[start:end] if isinstance(e, Message | Reaction))
 
     def named(self, kind: str, key: str) -> Seen | None:
         """What the state names."""
@@ -86,19 +116,18 @@ class Homeserver:
 
     def highest(self, ask: ReadBack) -> Highest:
         """Above which epoch a fresh take must be, read from the room's end."""
-        past = Past(ask.key, ask.epoch_step_max)
-        kind = place_of(ask.key)[0]
-        for event in reversed(self.stream):
-            if _kind(event) == kind and past.reaches(event):
+        past, place = Past(ask.key, ask.epoch_step_max), place_of(ask.key)
+        for key, event in zip(reversed(self._keys), reversed(self.stream), strict=True):
+            if key == place and past.reaches(event):
                 break
         return past.highest()
 
+    def story(self, run: str) -> tuple[Seen, ...]:
+        """The lock events that refer to the run."""
+        return tuple(e for e in self.stream if getattr(e, "run", None) == run)
 
-def _kind(event: Seen) -> str:
-    match event:
-        case Take() | Release() | MemoryWrite() | Restate():
-            return place_of(event.key)[0]
-        case Rejected():
-            return event.type
-        case _:
-            return ""
+    def about(self, runs: tuple[str, ...]) -> tuple[Message | Reaction, ...]:
+        """The messages that published the runs, and what was said of them."""
+        asked = {run_event(run) for run in runs}  # type: ignore[arg-type]
+        said = (e for e in self.stream if isinstance(e, Message | Reaction))
+        return tuple(e for e in said if {e.event_id, getattr(e, "target", None)} & asked)

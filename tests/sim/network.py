@@ -1,4 +1,7 @@
-"""The way to the homeserver: one paced queue of sends; requests and answers that are late or lost."""
+"""The way to the homeserver: one paced queue of sends; requests and answers that are late or lost.
+
+A model of `cisbot.matrix.outbox` and its reports, for one process.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from cisbot.core.effects import Send
 from cisbot.core.ids import EventId
+from cisbot.core.inputs import Input, SendDone, SendFailed
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 ANSWER_MAX_S = 5.0
-Report = Callable[[Send, EventId | None], None]  # None: it may or may not have taken effect
 
 
 @dataclass(slots=True)
@@ -25,40 +28,57 @@ class _Waiting:
 class Outbox:
     """What one process sends. It dies with its process; a request on its way arrives all the same."""
 
-    def __init__(self, world: World, account: str, report: Report) -> None:
+    def __init__(self, world: World, account: str, emit: Callable[[Input], None]) -> None:
         self._world = world
         self._account = account
-        self._report = report
+        self._emit = emit
         self._waiting: list[_Waiting] = []
-        self._busy = False
+        self._flying: Send | None = None
+        self._quiet = False
         self._seq = 0
         self.alive = True
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits and nothing is on its way."""
+        return not self._waiting and self._flying is None
+
     def send(self, send: Send) -> None:
         """Queue one send."""
-        if any(w.send.txn == send.txn for w in self._waiting):
+        if (self._flying and self._flying.txn == send.txn) or any(
+            w.send.txn == send.txn for w in self._waiting
+        ):
             return
         if send.coalesce is not None:
-            self._waiting = [w for w in self._waiting if w.send.coalesce != send.coalesce]
+            for older in [w for w in self._waiting if w.send.coalesce == send.coalesce]:
+                self._waiting.remove(older)
+                self._emit(SendFailed(older.send.txn, "SUPERSEDED", ""))
         self._seq += 1
         self._waiting.append(_Waiting(send, self._seq))
         self._pump()
 
+    def withdraw(self, txn: str) -> None:
+        """Take back a send that waits."""
+        for item in [w for w in self._waiting if w.send.txn == txn]:
+            self._waiting.remove(item)
+            self._emit(SendFailed(txn, "WITHDRAWN", ""))
+
     def _pump(self) -> None:
-        if self._busy or not self._waiting or not self.alive:
+        if self._flying is not None or self._quiet or not self._waiting or not self.alive:
             return
-        self._busy = True
         world, rng, faults = self._world, self._world.rng, self._world.faults
-        if rng.random() < faults.limited:
+        if faults.limited and rng.random() < faults.limited:
+            self._quiet = True
             world.after(rng.uniform(0.2, 2.0), self._free)
             return
         item = min(self._waiting, key=lambda w: (w.send.priority, w.seq))
         self._waiting.remove(item)
-        if rng.random() < faults.request_lost:
+        self._flying = item.send
+        if faults.request_lost and rng.random() < faults.request_lost:
             world.after(ANSWER_MAX_S, lambda: self._unknown(item.send))
             return
-        late = rng.random() < faults.late
-        way = rng.uniform(0, 3 * world.lease_max_s) if late else rng.uniform(0.002, 0.02)
+        late = faults.late and rng.random() < faults.late
+        way = rng.uniform(0, 3 * world.plan.lease_max_s) if late else rng.uniform(0.002, 0.02)
         world.after(way, lambda: self._arrive(item.send, answered=way < ANSWER_MAX_S))
         if way >= ANSWER_MAX_S:
             world.after(ANSWER_MAX_S, lambda: self._unknown(item.send))
@@ -68,18 +88,18 @@ class Outbox:
         self._world.after(rng.uniform(0.03, 0.06), lambda: self._persist(send, began, answered=answered))
 
     def _persist(self, send: Send, began: float, *, answered: bool) -> None:
-        world = self._world
+        world, rng = self._world, self._world.rng
         event_id = world.persist(self._account, send, began)
         if not answered:
             return
-        if world.rng.random() < world.faults.answer_lost:
+        if world.faults.answer_lost and rng.random() < world.faults.answer_lost:
             world.after(ANSWER_MAX_S, lambda: self._unknown(send))
         else:
-            world.after(world.rng.uniform(0.001, 0.02), lambda: self._done(send, event_id))
+            world.after(rng.uniform(0.001, 0.02), lambda: self._done(send, event_id))
 
     def _done(self, send: Send, event_id: EventId) -> None:
         if self.alive:
-            self._report(send, event_id)
+            self._emit(SendDone(send.txn, event_id))
         self._free()
 
     def _unknown(self, send: Send) -> None:
@@ -88,9 +108,9 @@ class Outbox:
                 self._seq += 1
                 self._waiting.append(_Waiting(send, self._seq))
             else:
-                self._report(send, None)
+                self._emit(SendFailed(send.txn, "UNKNOWN", "no answer"))
         self._free()
 
     def _free(self) -> None:
-        self._busy = False
+        self._flying, self._quiet = None, False
         self._pump()

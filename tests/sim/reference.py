@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from dataclasses import dataclass
 
 from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.ids import ClaimKey
@@ -13,6 +14,17 @@ from cisbot.core.room.wire import key_of
 Claimed = dict[int, tuple[str, str, int, str]]  # slot: account, incarnation, epoch, run
 Truth = tuple[int, str | None, Claimed, str | None]  # epoch, after, holders, value
 NOTHING: Truth = (0, None, {}, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An accepted take: its place in the stream, and who may execute."""
+
+    place: int
+    key: ClaimKey
+    slot: int
+    account: str
+    incarnation: str
 
 
 class Reference:
@@ -25,6 +37,10 @@ class Reference:
         self._seen = 0
         self._takes = Counter[ClaimKey]()
         self.stated: dict[ClaimKey, str | None] = {}  # the lock event that says all that is so, if any
+        self.grants: dict[tuple[str, int], Grant] = {}  # by run and epoch
+        self.outcomes: dict[
+            str, list[tuple[int, ev.Outcome]]
+        ] = {}  # of a run: places of what its holders said
 
     def follow(self, stream: list[ev.RoomEvent | ev.Rejected]) -> None:
         """Fold what is new."""
@@ -51,6 +67,9 @@ class Reference:
                 if good and event.lease_s <= self._bounds.lease_s_max:
                     mine = {event.slot: (event.sender, event.incarnation, event.epoch, event.run)}
                     kept = {} if event.fresh else holders
+                    self.grants[event.run, event.epoch] = Grant(
+                        self._seen, event.key, event.slot, event.sender, event.incarnation
+                    )
                     self.stated[event.key] = event.event_id
                     self._set(event.key, (event.epoch, event.event_id, {**kept, **mine}, value))
             case ev.MemoryWrite():
@@ -62,6 +81,9 @@ class Reference:
             case ev.Release():
                 self._now.setdefault(event.key, NOTHING)
                 who = (event.sender, event.incarnation, event.epoch)
+                grant = self.grants.get((event.run, event.epoch))
+                if event.outcome and grant and (grant.account, grant.incarnation) == who[:2]:
+                    self.outcomes.setdefault(event.run, []).append((self._seen, event.outcome))
                 self._let_go(event.key, who, event.event_id, event.event_id)
             case ev.End():
                 for key in list(self._now):

@@ -1,4 +1,4 @@
-"""Virtual time, chaos, and the transcript. Every choice comes from the seed: same seed, same history."""
+"""Virtual time, the people, and the transcript. Every choice comes from the seed: same seed, same history."""
 
 from __future__ import annotations
 
@@ -6,75 +6,50 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
-from cisbot.core.claims.messages import Claim, Me, take
 from cisbot.core.claims.state import Bounds
-from cisbot.core.effects import Send
-from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
-from cisbot.core.room.events import Outcome, Release
-from cisbot.core.room.wire import EPOCH_MAX
-from tests.sim.checkers import Checkers, Violation
+from cisbot.core.effects import Priority, Send
+from cisbot.core.ids import EventId, RunId, short_id
+from cisbot.core.room.events import Json
+from cisbot.core.room.wire import T_CHARTER
+from cisbot.core.runs.state import RunStatus
+from tests.sim.chaos import STEP_MAX, Chaos
+from tests.sim.checkers import Checkers, Published, Violation
+from tests.sim.counter import COUNTER, Counter
 from tests.sim.homeserver import Homeserver
-from tests.sim.node import COUNTER, Node
+from tests.sim.machine import Machine
+from tests.sim.plan import CALM, Plan, Size, draw
 
-LOG_MAX = 400
-STEPS_MAX = 60_000
-EVENTS_MAX = 6_000
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """How often something goes wrong: probability a request, mean seconds between disasters (0: never)."""
-
-    request_lost: float = 0.0
-    answer_lost: float = 0.0
-    late: float = 0.0
-    limited: float = 0.0
-    sync_lost: float = 0.0
-    gap: float = 0.0
-    crash_s: float = 0.0
-    pause_s: float = 0.0
-    lag_s: float = 0.0
-    junk_s: float = 0.0
-
-
-CALM = Faults()
-MILD = Faults(0.01, 0.02, 0.01, 0.03, 0.05, 0.005, 40.0, 60.0, 60.0)
-HARD = Faults(0.05, 0.05, 0.05, 0.10, 0.10, 0.05, 15.0, 20.0, 20.0)
-HOSTILE = replace(HARD, junk_s=4.0)
-STEP_MAX = 1_000
-EVIL = Me(NodeId("evil"), UserId("@evil:hs"), Incarnation("evil"))
+OPERATOR = "@operator:hs"
+STEPS_MAX = 100_000
+PERSON_S = 4.0  # how often a person looks whether something is asked
+LAST_WORDS_S = 40.0
 
 
 class World:
     """One history."""
 
-    def __init__(self, seed: int) -> None:
-        self.rng = rng = random.Random(seed)
+    def __init__(
+        self, seed: int, size: Size = Size.MIDDLE, plan: Plan | None = None, *, told: bool = False
+    ) -> None:
+        self.rng = random.Random(seed)
         self.seed = seed
         self.now = 0.0
-        self.lease_s = rng.choice((3, 6))
-        self.lease_max_s = self.lease_s * rng.choice((1, 2))
-        self.slots = rng.choice((1, 1, 2))
-        self.headless = rng.random() < 0.2  # nobody waits for an intent: all ask at once
-        self.faults = rng.choice((CALM, MILD, HARD, HARD, HOSTILE))
-        self.chaos_s = rng.uniform(20, 60)
-        self.bounds = Bounds(self.lease_max_s, STEP_MAX)
+        self.plan = plan or draw(self.rng, size)
+        self.faults = self.plan.faults
+        self.down_until = 0.0
         self.server = Homeserver()
-        self.checkers = Checkers(self.bounds)
-        self.keys = [ClaimKey(f"d/{n}") for n in range(rng.choice((1, 1, 2)))]
-        self._runs = {
-            key: [RunId(f"$run{key[-1]}{n}") for n in range(rng.randint(2, 5))] for key in self.keys
-        }
-        self._outcomes: set[RunId] = set()
+        self.checkers = Checkers(Bounds(self.plan.lease_max_s, STEP_MAX), self.server)
+        self.counter = Counter(self)
         self._crashed = 0.0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
-        self._log: list[str] = []
-        self.nodes = [
-            Node(self, f"node-{n + 1}", rng.uniform(0, 9_000), rng.uniform(0.9955, 1.0045))
-            for n in range(rng.randint(2, 4))
+        self._told = told
+        self.lines: list[str] = []
+        self._chat = itertools.count()
+        self.machines = [
+            Machine(self, f"node-{n + 1}", self.rng.uniform(10, 9_000), self.rng.uniform(0.9955, 1.0045))
+            for n in range(self.plan.nodes)
         ]
 
     # -- time ------------------------------------------------------------------------------------
@@ -85,161 +60,183 @@ class World:
 
     def run(self) -> None:
         """The whole history: chaos, then calm, in which everything must get done. Raises `Violation`."""
-        self.log(
-            f"seed {self.seed}: {len(self.nodes)} nodes, {len(self.keys)} keys, {self.slots} slots, lease "
-            f"{self.lease_s} of {self.lease_max_s} s, {self.faults}"
-        )
-        for node in self.nodes:
-            self.after(self.rng.uniform(0, 1), lambda node=node: node.start(None))  # type: ignore[misc]
-            for _ in range(3):
-                self.after(self.rng.uniform(1, self.chaos_s), lambda node=node: self._count_up(node))  # type: ignore[misc]
-        for n in range(1, max(len(runs) for runs in self._runs.values())):
-            self.after(n * self.lease_s + 0.01, self._published)
-        self._disasters()
+        self.log("seed {}: {}", self.seed, self.plan)
+        self._open_room()
+        for machine in self.machines:
+            self.after(self.rng.uniform(0, 0.3), machine.start)
+        for at, dag in self.plan.runs:
+            self.after(at, lambda dag=dag: self._publish(dag))  # type: ignore[misc]
+        for _ in range(self.plan.counts):
+            machine = self.rng.choice(self.machines)
+            self.after(self.rng.uniform(0.5, self.plan.chaos_s), lambda m=machine: self.counter.increment(m))  # type: ignore[misc]
+        Chaos(self).plan()
         try:
-            self._until(self.chaos_s, lambda: False)
+            self._until(self.plan.chaos_s, lambda: False)
             self._calm()
         except Violation as violation:
-            raise Violation(f"{violation}\n{self.transcript()}") from violation
+            raise Violation(f"seed {self.seed}: {violation}") from violation
 
     def _until(self, end: float, done: Callable[[], bool]) -> None:
+        heap = self._heap
         for _ in range(STEPS_MAX):
-            if done() or not self._heap or self._heap[0][0] > end:
-                self.now = min(end, self._heap[0][0]) if self._heap else end
+            if not heap or heap[0][0] > end:
+                self.now = end
                 return
-            self.now, _, act = heapq.heappop(self._heap)
+            self.now, _, act = heapq.heappop(heap)
             act()
+            if done():
+                return
         raise Violation(f"{STEPS_MAX} steps and no end: a storm")
 
     def _calm(self) -> None:
         self.faults = CALM
         self.log("--- the faults end")
-        for node in self.nodes:
-            node.paused_until = node.lag_until = min(node.paused_until, self.now)
-            if not node.alive:
-                node.start(node.saved[-1] if node.saved and self.rng.random() < 0.5 else None)
-        runs = {run for key in self.keys for run in self._runs[key]}
-        self._until(self.now + 30 * self.lease_max_s + 60, lambda: runs <= self._outcomes)
-        if left := runs - self._outcomes:
-            raise Violation(f"stuck: {sorted(left)} never got done")
-        if len(self.server.stream) > EVENTS_MAX:
-            raise Violation(f"{len(self.server.stream)} events: a storm")
-        self._until(self.now + 40, lambda: False)
-        self._counted()
-        if all(not node.ledger.is_unsure(key) for node in self.nodes for key in (*self.keys, COUNTER)):
-            self.checkers.settled(self.server, self._crashed)
+        self.down_until = self.now
+        for machine in self.machines:
+            machine.lag_until, machine.crash_after = self.now, None
+            if machine.process is None:
+                machine.start()
+        self.after(PERSON_S, self._person)
+        self._until(self.now + 30 * self.plan.lease_max_s + 90, self._over)
+        self.checkers.done()
+        if not self._over():
+            raise Violation(f"stuck: {self._open()}")
+        self._until(self.now + LAST_WORDS_S, lambda: False)
+        self.counter.check()
+        self._agree()
 
-    def _counted(self) -> None:
-        truth = self.checkers.truth
-        truth.follow(self.server.stream)
-        value = int(truth.at(COUNTER, len(self.server.stream))[3] or 0)
-        done = sum(node.done_ones for node in self.nodes)
-        unknown = sum(node.asked - node.done_ones - node.refused for node in self.nodes)
-        if not done <= value <= done + unknown:
-            raise Violation(f"the counter reads {value} after {done} increments ({unknown} not known)")
+    def _open_room(self) -> None:
+        said: tuple[tuple[str, dict[str, Json]], ...] = (
+            ("m.room.create", {"room_version": "12"}),
+            ("m.room.power_levels", {"users": {}, "users_default": 0}),
+            (
+                T_CHARTER,
+                {
+                    "version": 1,
+                    "home": "hs",
+                    "lease_s_max": self.plan.lease_max_s,
+                    "epoch_step_max": STEP_MAX,
+                },
+            ),
+        )
+        for kind, content in said:
+            self.server.persist(OPERATOR, kind, content, 0.0, 0.0, state_key="")
 
-    # -- chaos -----------------------------------------------------------------------------------
+    # -- the person ------------------------------------------------------------------------------
 
-    def _disasters(self) -> None:
-        for every, strike in (
-            (self.faults.crash_s, self._crash),
-            (self.faults.pause_s, self._pause),
-            (self.faults.lag_s, self._lag),
-            (self.faults.junk_s, self._junk),
-        ):
-            at = 0.0
-            while every and (at := at + self.rng.expovariate(1 / every)) < self.chaos_s:
-                self.after(at, strike)
+    def _say(self, body: str) -> EventId:
+        content: dict[str, Json] = {"msgtype": "m.text", "body": body}
+        send = Send(f"chat {next(self._chat)}", "m.room.message", content, Priority.CHAT)
+        self.log("the operator says {}", body)
+        return self.persist(OPERATOR, send, self.now)
 
-    def _crash(self) -> None:
-        node = self.rng.choice(self.nodes)
-        if not node.alive:
-            return
-        node.crash()
-        self._crashed = self.now
-        kept = self.rng.random()
-        old = node.saved[:1] if kept < 0.65 else []
-        saved = node.saved[-1:] if kept < 0.5 else old  # the database, an old copy of it, or none
-        node.saved = list(saved)
-        away = self.rng.uniform(0.1, 3 * self.lease_max_s)
-        self.after(away, lambda: None if node.alive else node.start(saved[-1] if saved else None))
+    def _publish(self, dag: str) -> None:
+        run = RunId(self._say(f"!dag publish {dag}"))
+        self.checkers.published[run] = Published(run, dag, [])
 
-    def _pause(self) -> None:
-        node = self.rng.choice(self.nodes)
-        node.paused_until = self.now + self.rng.uniform(0.2, 3) * self.lease_max_s
-        self.log(f"{node.name} is stopped until {node.paused_until:.2f}")
-
-    def _lag(self) -> None:
-        node = self.rng.choice(self.nodes)
-        node.lag_until = self.now + self.rng.uniform(0.2, 3) * self.lease_max_s
-        self.log(f"{node.name} hears nothing until {node.lag_until:.2f}")
-
-    def _junk(self) -> None:
-        """A member sends a lock request that is void, with an epoch that nobody can take seriously."""
-        key, rng, nonce = self.rng.choice(self.keys), self.rng, EVIL.nonce()
-        epoch = rng.choice((1, STEP_MAX, STEP_MAX + 1, STEP_MAX * rng.randint(2, 9), EPOCH_MAX))
-        claim = Claim(RunId("$evil"), "d", "s", 1, "0")
-        send = take(
-            EVIL, nonce, key, 0, epoch, EventId("$nowhere"), claim, fresh=rng.random() < 0.5, head=None,
-            takes=EPOCH_MAX,
-        )  # fmt: skip
-        if rng.random() < 0.3:
-            send = replace(send, content={"action": "steal"})
-        self.persist(EVIL.account, send, self.now)
-
-    def _published(self) -> None:
-        for node in self.nodes:
-            if node.alive:
-                node.soon(0.0, "wake")
-
-    def _count_up(self, node: Node) -> None:
-        if node.alive and node.place is not None and self.now >= node.paused_until:
-            node.count()
+    def _person(self) -> None:
+        """Have every run that is lost taken up again."""
+        asked = {
+            run.id
+            for machine in self.machines
+            if machine.process is not None
+            for run in machine.process.coordinator.board.open_runs()
+            if run.status is RunStatus.LOST and run.asked
+        }
+        for run in sorted(asked & self.checkers.published.keys()):
+            self.checkers.published[run].answers.append(len(self.server.stream))
+            self._say(f"!dag approve {short_id(run)}")
+        self.after(PERSON_S, self._person)
 
     # -- what nodes see of it ----------------------------------------------------------------------
 
-    def published(self, key: ClaimKey) -> list[RunId]:
-        """The runs of a key; they are published one after the other."""
-        return self._runs[key][: 1 + int(self.now / self.lease_s)]
-
-    def outcomes(self) -> set[RunId]:
-        """The runs that the room says are done."""
-        return set(self._outcomes)
-
-    def accounts(self) -> list[str]:
-        """The accounts of all nodes."""
-        return [node.account for node in self.nodes]
-
     def persist(self, account: str, send: Send, began: float) -> EventId:
         """The homeserver has an event; all who wait are told."""
-        known = len(self.server.stream)
-        event_id = self.server.persist(account, send, began, self.now, self.rng.randrange(65_536))
-        if len(self.server.stream) > known:
-            event = self.server.stream[-1]
-            self.log(
-                f"{event_id} is at {known + 1}: {account} {send.type.removeprefix('io.cisbot.')} {send.txn}"
-            )
-            if isinstance(event, Release) and event.outcome is Outcome.SUCCEEDED:
-                self._outcomes.add(event.run)
-            for node in self.nodes:
-                node.poll()
+        known, server = len(self.server.stream), self.server
+        event_id = server.persist(
+            account, send.type, send.content, began, self.now, state_key=send.state_key, txn=send.txn,
+            mark=self.rng.randrange(65_536),
+        )  # fmt: skip
+        if len(server.stream) > known:
+            self.log("{} is at {}: {} {} {}", event_id, known + 1, account, send.type, send.txn)
+            for machine in self.machines:
+                machine.poll()
         return event_id
+
+    def down(self) -> bool:
+        """Whether the homeserver is away."""
+        return self.now < self.down_until
+
+    def crashed(self, machine: Machine) -> None:
+        """A process ended: its database stays, is put back, or is lost; it is started again later."""
+        self._crashed = self.now
+        kept = self.rng.random()
+        if kept > 0.8 or (kept > 0.65 and machine.backup is None):
+            machine.database.tables = {table: {} for table in machine.database.tables}
+            self.log("{} loses its database", machine.name)
+        elif kept > 0.65 and machine.backup is not None:
+            machine.database.tables = {table: dict(rows) for table, rows in machine.backup.items()}
+            self.log("{} gets an old database back", machine.name)
+        away = self.rng.uniform(0.1, 2.5 * self.plan.lease_max_s)
+        self.after(away, machine.start)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _open(self) -> list[str]:
+        return [
+            f"{machine.name}: {run.id} is {run.status} ({run.why})"
+            for machine in self.machines
+            if machine.process is not None
+            for run in machine.process.coordinator.board.open_runs()
+        ]
+
+    def _over(self) -> bool:
+        return (
+            self._heap[0][0] > self.now + 0.05
+            and all(m.process is not None and m.place == len(self.server.stream) for m in self.machines)
+            and not self._open()
+        )
+
+    def _agree(self) -> None:
+        """All who are sure of all keys agree with the truth; then the state must name it too."""
+        ledgers = [m.process.coordinator.ledger for m in self.machines if m.process is not None]
+        keys = {*self.checkers.truth.keys(), COUNTER}
+        if all(not ledger.is_unsure(key) for ledger in ledgers for key in keys):
+            self.checkers.settled(self._crashed)
 
     # -- the transcript ----------------------------------------------------------------------------
 
-    def log(self, line: str) -> None:
-        """Note what happened."""
-        self._log.append(f"{self.now:9.3f} {line}")
+    def log(self, line: str, *parts: object) -> None:
+        """Note what happened, if anybody wants to read it."""
+        if self._told:
+            self.lines.append(f"{self.now:9.3f} {line.format(*parts)}")
 
     def log_send(self, node: str, send: Send) -> None:
         """Note what a node says."""
-        told = ("action", "epoch", "slot", "after", "fresh", "run", "renews", "keys", "version", "value")
+        if not self._told:
+            return
+        told = (
+            "action",
+            "epoch",
+            "slot",
+            "after",
+            "fresh",
+            "run",
+            "outcome",
+            "renews",
+            "keys",
+            "version",
+            "value",
+            "body",
+        )
         what = " ".join(
             f"{k}={send.content[k]}" for k in told if send.content.get(k) not in (None, False, [])
         )
-        kind = send.type.removeprefix("io.cisbot.")
-        self.log(f"{node} says {kind} {send.state_key or ''} {send.txn}: {what}")
-
-    def transcript(self) -> str:
-        """What happened, the last of it."""
-        return "\n".join([self._log[0], *self._log[-LOG_MAX:]])
+        self.log(
+            "{} says {} {} {}: {}",
+            node,
+            send.type.removeprefix("io.cisbot."),
+            send.state_key or "",
+            send.txn,
+            what,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cisbot.core.inputs import RoomBatch
+from cisbot.core.inputs import RoomBatch, SendFailed
 from cisbot.core.settings import Policy
 from tests.world.machine import Machine, dag
 from tests.world.room import OPERATOR
@@ -247,3 +247,22 @@ def test_open_runs_survive_the_loss_of_all_databases() -> None:
     world.react(run, "✅", wait_s=60)
     assert {m.status(run) for m in world.machines} == {"succeeded"}
     assert len([began for began in world.began() if began.endswith("a@1")]) == 2
+
+
+def test_a_release_that_may_be_lost_is_said_again_and_until_then_the_node_is_at_rest() -> None:
+    world = World([HELLO], nodes=1)
+    node = world.machines[0]
+    node.auto = False
+    world.say("!dag publish hello", wait_s=1)
+    node.mute = True
+    node.end_task("a", world.now)
+    (release,) = [send for send in node.deaf if send.content.get("action") == "release"]
+    node.deaf.clear()
+    node.feed(SendFailed(release.txn, "UNKNOWN", "no answer"), world.now)
+    again = node.coordinator.deadline()
+    assert again is not None
+    assert again > world.boot
+    world.wait(1.5)
+    assert [send.txn for send in node.deaf if send.content.get("action") == "release"] == [release.txn]
+    after = node.coordinator.deadline()
+    assert after is None or after > world.boot
