@@ -230,14 +230,17 @@ class Coordinator(Lifecycle):
             self._alive_again(event)
 
     def _alive_again(self, event: ev.Heartbeat) -> None:
-        """A holder that was thought lost renewed in time: it still runs."""
+        """A holder that was thought lost renewed in time: it still runs.
+
+        A question that was asked meanwhile stands, and is not asked again should the holder be lost after all.
+        """
         for renewal in event.renews if event.sender != self.me.account else ():
             head = self.ledger.sure(renewal.key)
             holder = head.held_by(event.sender, event.incarnation, renewal.epoch) if head else None
             run = self.board.runs.get(holder.run) if holder else None
             if run and run.epoch == renewal.epoch and run.status in (RunStatus.LOST, RunStatus.PENDING):
                 self.watch.alive(run.id, renewal.epoch)
-                self.board.put(replace(run, status=RunStatus.RUNNING, why="", asked=False, answered=None))
+                self.board.put(replace(run, status=RunStatus.RUNNING, why=""))
 
     def _chat(self, event: RoomEvent, now: Instant, *, history: bool) -> None:
         if isinstance(event, ev.Message):

@@ -169,6 +169,8 @@ class Lifecycle:
             self._looked.add(named)
         story = item.events or ()
         began = {(e.sender, e.incarnation, e.epoch) for e in story if isinstance(e, ev.Take)}
+        for take in sorted((e for e in story if isinstance(e, ev.Take)), key=lambda e: e.epoch):
+            self.losses.begun(take)
         for event in story:
             if isinstance(event, ev.Release) and (event.sender, event.incarnation, event.epoch) in began:
                 self.losses.settle(event, now)

@@ -39,13 +39,20 @@ class Losses:
         if isinstance(fact.by, ev.Release):
             if fact.by.outcome is None and run.status is RunStatus.RUNNING and run.cancelled_by is not None:
                 self._board.close(run, RunStatus.CANCELLED, f"by {run.cancelled_by}", now.wall_ms)
-            elif fact.by.outcome is None and run.status is RunStatus.RUNNING:
+            elif fact.by.outcome is None and run.status is RunStatus.RUNNING and not self._told(run, now):
                 self._board.put(replace(run, status=RunStatus.PENDING, why="given back"))
             return
         if isinstance(fact.by, ev.Take) and fact.by.run == run.id:
             return
         if run.id not in self._executions:
             self.lost(run, f"{fact.holder.node} is gone", now)
+
+    def begun(self, take: ev.Take) -> None:
+        """Somebody may have begun the run at that epoch: what he tells of its end counts."""
+        run = self._board.runs.get(take.run)
+        known = run is None or run.status.over or run.held(take.epoch, take.sender)
+        if run is not None and not known and run.key == take.key and self._board.is_node(take.sender):
+            self._board.put(replace(run, holders=run.begun(take.epoch, take.sender)))
 
     def learned(self, fact: Learned) -> None:
         """Somebody holds a run whose take this node could not judge; its story tells the rest, if need be."""
@@ -56,13 +63,13 @@ class Losses:
         self._board.put(
             replace(
                 run, status=RunStatus.RUNNING, node=holder.node, account=holder.account, epoch=holder.epoch,
-                why="", asked=False, answered=None,
+                holders=run.begun(holder.epoch, holder.account), why="", asked=False, answered=None,
             )
         )  # fmt: skip
 
     def lost(self, run: Run, why: str, now: Instant) -> None:
         """The run's holder is lost: its DAG's policy decides what happens."""
-        if run.status is not RunStatus.RUNNING:
+        if run.status is not RunStatus.RUNNING or self._told(run, now):
             return
         if run.answered is not None and run.answered[0] == run.epoch:  # decided before this node knew of it
             self._board.decided(run, now.wall_ms)
@@ -78,6 +85,13 @@ class Losses:
         else:
             self._board.put(replace(run, status=RunStatus.PENDING, why=f"{why}; {run.on_lost} by its policy"))
 
+    def _told(self, run: Run, now: Instant) -> bool:
+        """An earlier holder told how it ended, too late for its claim, but its tasks did end in time."""
+        if run.told is None:
+            return False
+        self._board.settled(run, run.told, now.wall_ms)
+        return True
+
     def ended_unseen(self, run_id: RunId, now: Instant) -> None:
         """The room tells no outcome of a run that nobody holds any more: its holder was lost in a gap."""
         run = self._board.runs.get(run_id)
@@ -90,7 +104,11 @@ class Losses:
     def settle(self, event: ev.Release, now: Instant) -> None:
         """An outcome settles the run also where its release came too late and was void."""
         run = self._board.runs.get(event.run)
-        if run is None or event.outcome is None or run.id in self._executions:
+        if run is None or event.outcome is None:
+            return
+        if run.id in self._executions:  # it goes on; but should it be lost, it is over
+            if event.epoch < run.epoch and event.outcome is not Outcome.LOST and not run.status.over:
+                self._board.put(replace(run, told=event.outcome))
             return
         if event.outcome is Outcome.LOST and event.epoch >= run.epoch:
             self.lost(run, f"{event.node} lost its lease", now)
@@ -102,12 +120,15 @@ class Losses:
         run = self._board.runs.get(event.run)
         if run is None or self._ledger.sure(event.key) is None or run.key is None:
             return self._board.is_node(event.sender)
-        return (event.key, event.sender, event.epoch) == (run.key, run.account, run.epoch)
+        if event.key != run.key or event.epoch > run.epoch:
+            return False
+        return (event.epoch, event.sender) == (run.epoch, run.account) or run.held(event.epoch, event.sender)
 
     def hint(self, event: RoomEvent, now: Instant) -> None:
         """What the state says of runs after a gap: a hint for people; claims wait for a sure head."""
         match event:
             case ev.Take():
+                self.begun(event)
                 run = self._board.runs.get(event.run)
                 if run is not None and not run.status.over and event.epoch > run.epoch:
                     self._board.put(

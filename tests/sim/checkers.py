@@ -76,10 +76,6 @@ class Checkers:
         asks = DAGS[run.dag].on_lost.value == "ask"
         if before and asks and not any(place < grant.place for place in run.answers):
             raise Violation(f"{_told(new)}, again, and nobody was asked")
-        resumes = DAGS[run.dag].on_lost.value == "resume"
-        for done in [a for a in before if a.good and a.task == new.task]:
-            if resumes and (done.node, done.incarnation) == (new.node, new.incarnation):
-                raise Violation(f"{_told(new)}, which it knows to be done: {_told(done)}")
 
     # -- knowledge -----------------------------------------------------------------------------------
 

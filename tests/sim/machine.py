@@ -339,6 +339,14 @@ class Machine:
             self.world.after(wait + self.world.rng.uniform(0, 0.01), go)
         return True
 
+    def rests(self) -> bool:
+        """Whether it lives, has heard all, and has nothing left to say."""
+        process = self.process
+        heard = self.place == len(self.world.server.stream)
+        if process is None or not heard or self.database.tables["outbox"]:
+            return False
+        return process.outbox.empty and not process.coordinator.keeper.holds
+
     def answered(self, answer: Answer) -> None:
         """A local caller has its answer."""
         self.world.counter.answered(self, answer)

@@ -193,7 +193,7 @@ class World:
     def _over(self) -> bool:
         return (
             self._heap[0][0] > self.now + 0.05
-            and all(m.process is not None and m.place == len(self.server.stream) for m in self.machines)
+            and all(machine.rests() for machine in self.machines)
             and not self._open()
         )
 

@@ -231,6 +231,7 @@ class Board:
                 node=holder.node,
                 account=holder.account,
                 epoch=take.epoch,
+                holders=run.begun(take.epoch, holder.account),
                 started_ms=run.started_ms or now_ms,
                 why="",
                 asked=False,

@@ -39,6 +39,7 @@ _OVER = frozenset(
         RunStatus.EXPIRED,
     }
 )
+HOLDERS_KEPT = 8
 OF_OUTCOME: Mapping[Outcome, RunStatus] = {
     Outcome.SUCCEEDED: RunStatus.SUCCEEDED,
     Outcome.FAILED: RunStatus.FAILED,
@@ -101,12 +102,22 @@ class Run:
     cancelled_by: UserId | None = None
     asked: bool = False
     answered: tuple[int, bool, UserId] | None = None  # a decision on the question about this epoch
+    holders: tuple[tuple[int, UserId], ...] = ()  # who began it at which epoch, the newest few
+    told: Outcome | None = None  # by an earlier holder, while this node executes it
 
     @property
     def undecided(self) -> bool:
         """A person is asked, in the room: to approve it, or what becomes of it without its holder."""
         lost = self.asked and self.status in (RunStatus.LOST, RunStatus.RUNNING)
         return lost or self.status is RunStatus.WAITING
+
+    def held(self, epoch: int, account: UserId) -> bool:
+        """Whether the account is known to have begun it at that epoch."""
+        return (epoch, account) in self.holders
+
+    def begun(self, epoch: int, account: UserId) -> tuple[tuple[int, UserId], ...]:
+        """The holders with that one."""
+        return (*(held for held in self.holders if held != (epoch, account)), (epoch, account))[-HOLDERS_KEPT:]
 
     @property
     def short(self) -> str:
