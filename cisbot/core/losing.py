@@ -40,12 +40,19 @@ class Losses:
             if fact.by.outcome is None and run.status is RunStatus.RUNNING and run.cancelled_by is not None:
                 self._board.close(run, RunStatus.CANCELLED, f"by {run.cancelled_by}", now.wall_ms)
             elif fact.by.outcome is None and run.status is RunStatus.RUNNING and not self._told(run, now):
-                self._board.put(replace(run, status=RunStatus.PENDING, why="given back"))
+                self._given_back(run)
             return
         if isinstance(fact.by, ev.Take) and fact.by.run == run.id:
             return
         if run.id not in self._executions:
             self.lost(run, f"{fact.holder.node} is gone", now)
+
+    def _given_back(self, run: Run) -> None:
+        """Who took it did not begin it, maybe for want of an answer that is still owed."""
+        if run.question:
+            self._board.put(replace(run, status=RunStatus.LOST, asked=True, why="nobody decided yet"))
+        else:
+            self._board.put(replace(run, status=RunStatus.PENDING, why="given back"))
 
     def begun(self, take: ev.Take) -> None:
         """Somebody may have begun the run at that epoch: what he tells of its end counts."""
@@ -80,7 +87,7 @@ class Losses:
             self._desk.voice.note(run, f"{said}: {why}.", f"cancelled {run.id}", now)
             return
         if run.on_lost is OnLost.ASK:
-            run = self._board.put(replace(run, status=RunStatus.LOST, why=why))
+            run = self._board.put(replace(run, status=RunStatus.LOST, why=why, question=run.epoch))
             self._desk.ask_lost(run, now)
         else:
             self._board.put(replace(run, status=RunStatus.PENDING, why=f"{why}; {run.on_lost} by its policy"))

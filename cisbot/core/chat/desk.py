@@ -113,12 +113,21 @@ class Desk:
         if kind in ("status", "prompt", "ask", "final"):
             run = self.board.add_message(run, msg.edits or msg.event_id)
         if block["kind"] == "ask" and not run.asked:
-            lost = self.voice.past and run.status is RunStatus.PENDING
-            run = self.board.put(replace(run, asked=True, status=RunStatus.LOST if lost else run.status))
+            run = self._asked(run, block.get("epoch"))
         if run.key is None or self.voice.past:
             run = self._learn(run, msg, block)
         if kind in ("status", "final") and msg.sender == run.account:
             self._tasks_told(run, block)
+
+    def _asked(self, run: Run, epoch: Json) -> Run:
+        """Others ask a person what becomes of the run; a node that knew of no holder learns that it is lost."""
+        unknown = isinstance(epoch, int) and epoch > run.epoch
+        if run.status is not RunStatus.PENDING or not (self.voice.past or unknown):
+            return self.board.put(replace(run, asked=True))
+        known = epoch if isinstance(epoch, int) else run.epoch
+        return self.board.put(
+            replace(run, asked=True, status=RunStatus.LOST, epoch=max(run.epoch, known), question=known)
+        )
 
     def _refused(self, msg: Message, answers: Json) -> None:
         """Nodes that were there refused a publication that this node can't judge any more."""
@@ -302,7 +311,7 @@ class Desk:
         unfinished = [name for name, status in run.tasks.items() if status not in done]
         self.voice.post(
             run, render.lost_question(run, unfinished), f"lost {run.id} {run.epoch}", now, kind="ask",
-            mentions=(run.publisher,), delay_s=1.0, only_if=RunStatus.LOST,
+            mentions=(run.publisher,), delay_s=1.0, only_if=RunStatus.LOST, more={"epoch": run.epoch},
         )  # fmt: skip
 
     def remind(self, now: Instant) -> None:

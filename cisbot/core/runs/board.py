@@ -197,7 +197,9 @@ class Board:
 
     def _resumed(self, run: Run, user: UserId) -> Run:
         why = f"resumed by {user}"
-        return self.put(replace(run, status=RunStatus.PENDING, asked=False, answered=None, why=why))
+        return self.put(
+            replace(run, status=RunStatus.PENDING, asked=False, question=0, answered=None, why=why)
+        )
 
     def timely(self, run: Run, ts_ms: int) -> Run:
         """The run as a decision of that time (the homeserver's) finds it, whatever our own clock said.

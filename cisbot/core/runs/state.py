@@ -101,6 +101,7 @@ class Run:
     why: str = ""
     cancelled_by: UserId | None = None
     asked: bool = False
+    question: int = 0  # the epoch whose loss nobody has decided about yet
     answered: tuple[int, bool, UserId] | None = None  # a decision on the question about this epoch
     holders: tuple[tuple[int, UserId], ...] = ()  # who began it at which epoch, the newest few
     told: Outcome | None = None  # by an earlier holder, while this node executes it
