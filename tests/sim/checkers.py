@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cisbot.core.claims.fold import concerns
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import Bounds, from_carried
-from cisbot.core.ids import ClaimKey
+from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome
 from cisbot.core.room.wire import key_of
-from tests.sim.homeserver import Answer, Homeserver
+from cisbot.core.runs.board import Board
+from tests.sim.homeserver import Answer, Homeserver, Seen
 from tests.sim.plan import DAGS
 from tests.sim.reference import Grant, Reference, truth_of
+from tests.sim.violation import Violation
 from tests.sim.workers import Attempt
 
 OVER = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
-
-
-class Violation(AssertionError):
-    """A guarantee is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +61,18 @@ class Checkers:
         self._once(new, grant)
         self.attempts.append((new, grant))
 
-    def extended(self, attempt: Attempt) -> None:
-        """A renewal came back: a passed deadline ends the claim for ever."""
-        if not attempt.alive():
-            raise Violation(f"{_told(attempt)} is revived after its deadline")
+    def persisted(self, event: Seen, now: float) -> None:
+        """A take that is accepted finds nobody who may still run: its holder's deadline is over."""
+        if not isinstance(event, ev.Take):
+            return
+        self.truth.follow(self._server.stream)
+        grant = self.truth.grants.get((event.run, event.epoch))
+        if grant is None or grant.event != event.event_id:
+            return
+        for other, held in self.attempts:
+            here = (held.key, held.slot) == (grant.key, grant.slot) or other.run == event.run
+            if here and other.epoch != event.epoch and other.alive():
+                raise Violation(f"{event.node} is granted {event.run} at {now:.3f}, while {_told(other)}")
 
     def _once(self, new: Attempt, grant: Grant) -> None:
         run = self.published[new.run]
@@ -108,13 +115,15 @@ class Checkers:
 
     # -- the end -------------------------------------------------------------------------------------
 
-    def done(self) -> None:
-        """Every run is over, by one outcome that stands; it succeeded unless a person closed it."""
-        self.truth.follow(self._server.stream)
-        for run in self.published:
-            said = [o for _, o in self.truth.outcomes.get(run, ()) if o in OVER]
-            if Outcome.SUCCEEDED not in said:
-                raise Violation(f"stuck: {run} never got done: {said}")
+    def done(self, boards: Iterable[Board]) -> None:
+        """Every run that was published could run, so it succeeded, and every node knows it."""
+        for run in self.published.values():
+            for task in DAGS[run.dag].tasks:
+                if not any(a.good for a, _ in self.attempts if (a.run, a.task) == (run.run, task)):
+                    raise Violation(f"stuck: {task} of {run.run} never got done")
+            known = [board.runs[RunId(run.run)].status.value for board in boards if run.run in board.runs]
+            if set(known) != {"succeeded"}:
+                raise Violation(f"{run.run} is done, and the nodes say that it is {known}")
 
     def settled(self, crashed: float) -> None:
         """In the end whoever reads only the state reads the truth, if who owed it lived on."""

@@ -8,7 +8,7 @@ from cisbot.core.effects import Answer
 from cisbot.core.ids import ClaimKey
 from cisbot.core.inputs import MemoryAsk
 from cisbot.core.room.wire import MEMORY_PREFIX
-from tests.sim.checkers import Violation
+from tests.sim.violation import Violation
 
 if TYPE_CHECKING:
     from tests.sim.machine import Machine

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from tests.sim.checkers import Violation
-from tests.sim.plan import Size
+from tests.sim.plan import Faults, Size
+from tests.sim.violation import Violation
 from tests.sim.world import World
 
 
-def violated(seed: int, size: Size) -> str | None:
+def violated(seed: int, size: Size, faults: Faults | None = None) -> str | None:
     """Which rule the history breaks, if any."""
     try:
-        World(seed, size).run()
+        World(seed, size, faults).run()
     except Violation as violation:
         return str(violation)
     return None
 
 
-def transcript(seed: int, size: Size) -> str | None:
+def transcript(seed: int, size: Size, faults: Faults | None = None) -> str | None:
     """None, or what happened in the history that breaks a rule, to be read."""
-    if violated(seed, size) is None:
+    if violated(seed, size, faults) is None:
         return None
-    world = World(seed, size, told=True)
+    world = World(seed, size, faults, told=True)
     try:
         world.run()
     except Violation as violation:

@@ -6,9 +6,9 @@ A process is the product's `NodeLoop` with its `Coordinator`; the adapters aroun
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pydantic import SecretStr
 
@@ -63,7 +63,7 @@ class Died(Exception):
     """The process was killed between two effects."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def settings_of(name: str, lease_s: int) -> Settings:
     """The settings of a node."""
     return Settings(
@@ -222,7 +222,9 @@ class Process:
 
 
 class Machine:
-    """A machine, and the process on it if one is alive."""
+    """A machine, and the process on it if one is alive. `blind`: its clock stands while it sleeps."""
+
+    blind: ClassVar[bool] = False
 
     def __init__(self, world: World, name: str, offset: float, rate: float) -> None:
         self.world = world
@@ -230,7 +232,6 @@ class Machine:
         self.account = UserId(f"@{name}:hs")
         self._offset, self._rate = offset, rate
         self._sleeps: list[tuple[float, float]] = []
-        self.blind = False  # its clock stands while it sleeps
         self.wall_off_ms = 0
         self.database = Database(self)
         self.backup: Tables | None = None

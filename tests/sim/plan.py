@@ -76,16 +76,21 @@ class Plan:
     runs: tuple[tuple[float, str], ...]
     faults: Faults
     chaos_s: float
+    task_leases: float  # the longest that a task takes
     counts: int  # increments of a counter in the public memory
 
 
-def draw(rng: random.Random, size: Size) -> Plan:
-    """A plan of that size."""
+def draw(rng: random.Random, size: Size, given: Faults | None = None) -> Plan:
+    """A plan of that size, with the given faults or any."""
     lease = rng.choice((3, 6))
     longest = lease * rng.choice((1, 1, 2))
     match size:
         case Size.SMALL:
-            nodes, runs, chaos = rng.choice((2, 2, 3)), rng.choice((1, 1, 2)), rng.uniform(1.5, 4) * lease
+            nodes, runs, chaos = (
+                rng.choice((2, 2, 2, 3, 3, 4, 5)),
+                rng.choice((1, 1, 2)),
+                rng.uniform(1.5, 4) * lease,
+            )
             faults = rng.choice((HARD, HARD, HARD, HOSTILE, MILD))
         case Size.MIDDLE:
             nodes, runs, chaos = rng.randint(2, 5), rng.randint(2, 5), rng.uniform(15, 40)
@@ -96,4 +101,5 @@ def draw(rng: random.Random, size: Size) -> Plan:
     some = rng.choice((COMMON, COMMON, ("one", "two"), (rng.choice(COMMON),)))
     published = tuple(sorted((rng.uniform(0.3, 0.3 + 0.5 * chaos), rng.choice(some)) for _ in range(runs)))
     counts = 0 if size is Size.LARGE else rng.choice((0, 0, 2, 4))
-    return Plan(nodes, lease, longest, published, faults, chaos, counts)
+    longest_task = rng.choice((1.0, 1.0, 3.0))
+    return Plan(nodes, lease, longest, published, given or faults, chaos, longest_task, counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.ids import ClaimKey
@@ -21,6 +22,7 @@ class Grant:
     """An accepted take: its place in the stream, and who may execute."""
 
     place: int
+    event: str
     key: ClaimKey
     slot: int
     account: str
@@ -28,7 +30,9 @@ class Grant:
 
 
 class Reference:
-    """Every key's head after every event of the stream."""
+    """Every key's head after every event of the stream. `without` names rules that are switched off."""
+
+    without: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -63,19 +67,19 @@ class Reference:
             case ev.Take():
                 epoch, after, holders, value = self._now.setdefault(event.key, NOTHING)
                 limit = self._limit(event, epoch)
-                good = event.after == after and epoch < event.epoch <= limit
+                good = self._follows(event.after, after) and epoch < event.epoch <= limit
                 if good and event.lease_s <= self._bounds.lease_s_max:
                     mine = {event.slot: (event.sender, event.incarnation, event.epoch, event.run)}
                     kept = {} if event.fresh else holders
                     self.grants[event.run, event.epoch] = Grant(
-                        self._seen, event.key, event.slot, event.sender, event.incarnation
+                        self._seen, event.event_id, event.key, event.slot, event.sender, event.incarnation
                     )
                     self.stated[event.key] = event.event_id
                     self._set(event.key, (event.epoch, event.event_id, {**kept, **mine}, value))
             case ev.MemoryWrite():
                 epoch, after, holders, _ = self._now.setdefault(event.key, NOTHING)
                 limit = self._limit(event, epoch)
-                if event.after == after and epoch < event.version <= limit:
+                if self._follows(event.after, after) and epoch < event.version <= limit:
                     self.stated[event.key] = event.event_id
                     self._set(event.key, (event.version, event.event_id, holders, event.value))
             case ev.Release():
@@ -91,8 +95,8 @@ class Reference:
             case ev.Heartbeat():
                 for key, epochs in _renewed(event).items():
                     truth = self._now.get(key, NOTHING)
-                    own = {h[2] for h in truth[2].values() if h[:2] == (event.sender, event.incarnation)}
-                    if own & epochs:
+                    own = {h[2] for h in truth[2].values() if self._is(h, event.sender, event.incarnation)}
+                    if own & epochs and "heartbeats" not in self.without:
                         self._set(key, (truth[0], event.event_id, *truth[2:]))
             case ev.Probe():
                 for key in set(event.keys) & self._now.keys():
@@ -105,6 +109,12 @@ class Reference:
                     self._now.setdefault(spoilt, NOTHING)
             case _:
                 pass
+
+    def _follows(self, named: str | None, after: str | None) -> bool:
+        return named == after or "after" in self.without
+
+    def _is(self, holder: tuple[str, str, int, str], account: str, incarnation: str) -> bool:
+        return holder[0] == account and (holder[1] == incarnation or "incarnation" in self.without)
 
     def _limit(self, event: ev.Take | ev.MemoryWrite, epoch: int) -> int:
         self._takes[event.key] += 1

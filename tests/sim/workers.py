@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cisbot.core.effects import Answer, CancelWork, MoveDeadline, StartWork, Work
 from cisbot.core.frames import Reason, StartTask, TaskEnded, TaskStarted
 from cisbot.core.inputs import Input, WorkerReport
+from tests.sim.violation import Violation
 
 if TYPE_CHECKING:
     from tests.sim.machine import Machine
@@ -54,6 +55,8 @@ class Workers:
                     self._end(attempt, "cancelled")
             case MoveDeadline():
                 for attempt in [a for a in self._attempts if a.run == work.run]:
+                    if not attempt.alive():
+                        raise Violation(f"{attempt} is revived after its deadline")
                     attempt.deadline = work.deadline
                     self._watch(attempt)
             case Answer():
@@ -79,7 +82,8 @@ class Workers:
         self._attempts.append(attempt)
         self._report(TaskStarted(frame.run, frame.task, frame.attempt, 1))
         self._watch(attempt)
-        world.after(world.rng.uniform(0.05, 1.2) * world.plan.lease_s, lambda: self._complete(attempt))
+        lasts = world.rng.uniform(0.05, world.plan.task_leases) * world.plan.lease_s
+        world.after(lasts, lambda: self._complete(attempt))
 
     def _watch(self, attempt: Attempt) -> None:
         deadline = attempt.deadline

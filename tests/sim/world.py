@@ -14,11 +14,12 @@ from cisbot.core.room.events import Json
 from cisbot.core.room.wire import T_CHARTER
 from cisbot.core.runs.state import RunStatus
 from tests.sim.chaos import STEP_MAX, Chaos
-from tests.sim.checkers import Checkers, Published, Violation
+from tests.sim.checkers import Checkers, Published
 from tests.sim.counter import COUNTER, Counter
 from tests.sim.homeserver import Homeserver
 from tests.sim.machine import Machine
-from tests.sim.plan import CALM, Plan, Size, draw
+from tests.sim.plan import CALM, Faults, Size, draw
+from tests.sim.violation import Violation
 
 OPERATOR = "@operator:hs"
 STEPS_MAX = 100_000
@@ -29,13 +30,11 @@ LAST_WORDS_S = 40.0
 class World:
     """One history."""
 
-    def __init__(
-        self, seed: int, size: Size = Size.MIDDLE, plan: Plan | None = None, *, told: bool = False
-    ) -> None:
+    def __init__(self, seed: int, size: Size, faults: Faults | None = None, *, told: bool = False) -> None:
         self.rng = random.Random(seed)
         self.seed = seed
         self.now = 0.0
-        self.plan = plan or draw(self.rng, size)
+        self.plan = draw(self.rng, size, faults)
         self.faults = self.plan.faults
         self.down_until = 0.0
         self.server = Homeserver()
@@ -98,9 +97,9 @@ class World:
                 machine.start()
         self.after(PERSON_S, self._person)
         self._until(self.now + 30 * self.plan.lease_max_s + 90, self._over)
-        self.checkers.done()
         if not self._over():
             raise Violation(f"stuck: {self._open()}")
+        self.checkers.done([m.process.coordinator.board for m in self.machines if m.process is not None])
         self._until(self.now + LAST_WORDS_S, lambda: False)
         self.counter.check()
         self._agree()
@@ -159,6 +158,7 @@ class World:
         )  # fmt: skip
         if len(server.stream) > known:
             self.log("{} is at {}: {} {} {}", event_id, known + 1, account, send.type, send.txn)
+            self.checkers.persisted(server.stream[-1], self.now)
             for machine in self.machines:
                 machine.poll()
         return event_id

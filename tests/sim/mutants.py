@@ -1,0 +1,234 @@
+"""The protective rules, each of which can be switched off: then the checks must find a violation.
+
+A rule of the fold is switched off in the reference too, so that what is found is what the rule prevents (two
+holders, a run done twice, a run that never gets done), and not just that two folds differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from unittest.mock import patch
+
+from cisbot.core.claims import fold as folding
+from cisbot.core.claims.contend import Contender, Wish
+from cisbot.core.claims.keeper import Fact, Keeper
+from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
+from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, Void, VoidReason, carried
+from cisbot.core.effects import Send
+from cisbot.core.ids import ClaimKey
+from cisbot.core.room.events import (
+    CarriedHead,
+    ClaimEvent,
+    Heartbeat,
+    Holder,
+    MemoryWrite,
+    Take,
+)
+from cisbot.core.room.past import Highest
+from tests.sim.machine import Machine
+from tests.sim.plan import Faults
+from tests.sim.reference import Reference
+from tests.sim.workers import Attempt
+
+Patches = ExitStack
+_judge, _fold, _gap, _meaning = folding._judge_cas, folding.fold, Ledger.gap, Keeper._meaning
+_granted, _extend, _adopt_fresh, _back = Keeper._granted, Keeper._extend, Ledger._adopt_fresh, Contender.back
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A rule that is off: what it prevents, and how it is switched off."""
+
+    name: str
+    prevents: str
+    apply: Callable[[Patches], None]
+    faults: Faults
+
+
+LAGS = Faults(late=0.05, answer_lost=0.05, sync_lost=0.1, pause_s=20.0, lag_s=2.5)
+LATE = Faults(late=0.25, answer_lost=0.1, sync_lost=0.1, gap=0.02, crash_s=30.0, pause_s=8.0, lag_s=8.0)
+GAPS = Faults(answer_lost=0.05, sync_lost=0.1, gap=0.5, pause_s=15.0, lag_s=1.5)
+LOSSES = Faults(late=0.05, answer_lost=0.05, sync_lost=0.1, gap=0.1, crash_s=5.0, pause_s=20.0, lag_s=20.0)
+SLEEP = Faults(late=0.02, suspend_s=5.0, pause_s=30.0)
+
+
+def _off(stack: Patches, place: object, name: str, new: object) -> None:
+    stack.enter_context(patch.object(place, name, new))
+
+
+def _reference(stack: Patches, *rules: str) -> None:
+    stack.enter_context(patch.object(Reference, "without", frozenset(rules)))
+
+
+def _after(stack: Patches) -> None:
+    def judge(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict:
+        verdict = _judge(head, event, bounds)
+        if verdict == Void(VoidReason.NOT_AFTER):
+            return _judge(replace(head, after=event.after), event, bounds)
+        return verdict
+
+    _off(stack, folding, "_judge_cas", judge)
+    _reference(stack, "after")
+
+
+def _heartbeats(stack: Patches) -> None:
+    def fold(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> tuple[Head, Verdict]:
+        after, verdict = _fold(key, head, event, bounds)
+        return (replace(after, after=head.after) if isinstance(event, Heartbeat) else after), verdict
+
+    stack.enter_context(patch("cisbot.core.claims.ledger.fold", fold))
+    _reference(stack, "heartbeats")
+
+
+def _gaps(stack: Patches) -> None:
+    def gap(ledger: Ledger, also: Iterable[ClaimKey] = ()) -> None:
+        ledger.gaps += 1
+
+    _off(stack, Ledger, "gap", gap)
+
+
+def _unsure_heads(stack: Patches) -> None:
+    guesses: dict[int, dict[ClaimKey, Head]] = {}
+
+    def gap(ledger: Ledger, also: Iterable[ClaimKey] = ()) -> None:
+        guesses.setdefault(id(ledger), {}).update(ledger._sure)
+        _gap(ledger, also)
+
+    def carry(ledger: Ledger, key: ClaimKey) -> CarriedHead | None:
+        head = ledger.sure(key) or guesses.get(id(ledger), {}).get(key, FREE)
+        return carried(key, head)
+
+    _off(stack, Ledger, "gap", gap)
+    _off(stack, Ledger, "carried", carry)
+
+
+def _spoilt(stack: Patches) -> None:
+    def adopt(ledger: Ledger, event: Take | MemoryWrite) -> list[Finding]:
+        if event.key not in ledger._unsure or event.after is None:
+            return []
+        epoch = event.epoch if isinstance(event, Take) else event.version
+        before = Head(epoch - 1, event.after, touched=True, takes=event.takes)
+        after, verdict = _fold(event.key, before, event, ledger.bounds)
+        if isinstance(verdict, Void):
+            return []
+        return [ledger._settle(event.key, before, [event]), Judged(event.key, event, verdict, after)]
+
+    def spoil(contender: Contender, event: ClaimEvent, now: float) -> None:
+        pass
+
+    _off(stack, Ledger, "_adopt_fresh", adopt)
+    _off(stack, Contender, "_spoil", spoil)
+
+
+def _read_back(stack: Patches) -> None:
+    def back(
+        contender: Contender, key: ClaimKey, found: Highest | None, wish: Wish | None, now: float
+    ) -> list[Send]:
+        return _back(contender, key, Highest(0, 0) if found else None, wish, now)
+
+    _off(stack, Contender, "back", back)
+
+
+def _clocks(stack: Patches) -> None:
+    def meaning(keeper: Keeper, found: Finding, now: float) -> list[Fact]:
+        before = dict(keeper._signs)
+        facts = _meaning(keeper, found, now)
+        if isinstance(found, Adopted):
+            for holder in found.head.holders:
+                keeper._signs[found.key, holder.slot] = before.get((found.key, holder.slot), now - 1e6)
+        return facts
+
+    _off(stack, Keeper, "_meaning", meaning)
+
+
+def _incarnation(stack: Patches) -> None:
+    def held_by(head: Head, account: str, incarnation: str, epoch: int) -> Holder | None:
+        return next((h for h in head.holders if (h.account, h.epoch) == (account, epoch)), None)
+
+    def granted(keeper: Keeper, take: Take, holder: Holder, mine: bool, now: float) -> Fact:
+        return _granted(keeper, take, holder, take.sender == keeper.me.account, now)
+
+    _off(stack, Keeper, "_granted", granted)
+    _off(stack, Head, "held_by", held_by)
+    stack.enter_context(patch.object(Reference, "without", frozenset({"incarnation"})))
+
+
+def _self_fence(stack: Patches) -> None:
+    def expire(keeper: Keeper, now: float) -> list[Fact]:
+        keeper.holds = {key: replace(hold, deadline=math.inf) for key, hold in keeper.holds.items()}
+        return []
+
+    def alive(attempt: Attempt) -> bool:
+        return attempt.ended is None
+
+    _off(stack, Keeper, "_expire", expire)
+    _off(stack, Attempt, "alive", alive)
+
+
+def _before_send(stack: Patches) -> None:
+    def granted(keeper: Keeper, take: Take, holder: Holder, mine: bool, now: float) -> Fact:
+        keeper._sent[take.nonce] = now
+        return _granted(keeper, take, holder, mine, now)
+
+    def extend(keeper: Keeper, key: ClaimKey, event: Heartbeat) -> list[Fact]:
+        sent = keeper._sent.get(event.nonce)
+        if sent is not None:
+            keeper._sent[event.nonce] = keeper.seen_now  # type: ignore[attr-defined]
+        return _extend(keeper, key, event)
+
+    observe = Keeper.observe
+
+    def observing(keeper: Keeper, event: ClaimEvent, now: float) -> object:
+        keeper.seen_now = now  # type: ignore[attr-defined]
+        return observe(keeper, event, now)
+
+    _off(stack, Keeper, "_granted", granted)
+    _off(stack, Keeper, "_extend", extend)
+    _off(stack, Keeper, "observe", observing)
+
+
+def _boot_clock(stack: Patches) -> None:
+    _off(stack, Machine, "blind", True)
+
+
+MUTANTS = {
+    mutant.name: mutant
+    for mutant in (
+        Mutant("after", "two takes on one head, both accepted", _after, LAGS),
+        Mutant(
+            "heartbeats_move_after",
+            "a take that was sent before the renewal is accepted after it",
+            _heartbeats,
+            LAGS,
+        ),
+        Mutant("gap_rule", "who missed events takes its own void take for a win", _gaps, GAPS),
+        Mutant("unsure_heads", "a guess makes others sure of nonsense", _unsure_heads, GAPS),
+        Mutant(
+            "spoilt_probe", "a fresh take makes those sure who missed what came before it", _spoilt, LOSSES
+        ),
+        Mutant("read_back", "two epochs of one number, or an epoch that shrinks", _read_back, LOSSES),
+        Mutant("clocks_anew", "a holder is replaced before its lease is over", _clocks, GAPS),
+        Mutant(
+            "incarnation", "a process takes the claims of the one before it for its own", _incarnation, LOSSES
+        ),
+        Mutant("self_fence", "tasks run on after their claim is another's", _self_fence, LATE),
+        Mutant(
+            "deadline_before_send",
+            "a holder believes in its lease longer than the others",
+            _before_send,
+            LATE,
+        ),
+        Mutant("boot_clock", "a machine that slept believes that no time has passed", _boot_clock, SLEEP),
+    )
+}
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """The product with that rule switched off."""
+    with ExitStack() as stack:
+        MUTANTS[name].apply(stack)
+        yield
