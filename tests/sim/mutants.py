@@ -7,16 +7,19 @@ holders, a run done twice, a run that never gets done), and not just that two fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 from cisbot.core.claims import fold as folding
+from cisbot.core.claims.answers import Answers
 from cisbot.core.claims.contend import Contender, Wish
+from cisbot.core.claims.fold import concerns
 from cisbot.core.claims.keeper import Fact, Keeper
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
-from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, Void, VoidReason, carried
+from cisbot.core.claims.state import Bounds, Head, Verdict, Void, VoidReason, carried
 from cisbot.core.effects import Send
 from cisbot.core.ids import ClaimKey
 from cisbot.core.room.events import (
@@ -25,6 +28,8 @@ from cisbot.core.room.events import (
     Heartbeat,
     Holder,
     MemoryWrite,
+    Probe,
+    Restate,
     Take,
 )
 from cisbot.core.room.past import Highest
@@ -91,18 +96,34 @@ def _gaps(stack: Patches) -> None:
 
 
 def _unsure_heads(stack: Patches) -> None:
-    guesses: dict[int, dict[ClaimKey, Head]] = {}
+    guesses: WeakKeyDictionary[Ledger, dict[ClaimKey, Head]] = WeakKeyDictionary()
+    observe = Ledger.observe
 
     def gap(ledger: Ledger, also: Iterable[ClaimKey] = ()) -> None:
-        guesses.setdefault(id(ledger), {}).update(ledger._sure)
+        guesses.setdefault(ledger, {}).update(ledger._sure)
         _gap(ledger, also)
 
+    def observing(ledger: Ledger, event: ClaimEvent | Restate) -> list[Finding]:
+        guessed = guesses.get(ledger, {})
+        for key, head in list(guessed.items()):
+            if not isinstance(event, Restate) and concerns(event, key):
+                guessed[key] = _fold(key, head, event, ledger.bounds)[0]
+        return observe(ledger, event)
+
     def carry(ledger: Ledger, key: ClaimKey) -> CarriedHead | None:
-        head = ledger.sure(key) or guesses.get(id(ledger), {}).get(key, FREE)
-        return carried(key, head)
+        head = ledger.sure(key) or guesses.get(ledger, {}).get(key)
+        return carried(key, head) if head else None
 
     _off(stack, Ledger, "gap", gap)
+
+    def probed(answers: Answers, event: Probe, holds: Container[ClaimKey], echo_s: float, now: float) -> None:
+        for key in event.keys if event.sender != answers._me.account else ():
+            if carry(answers._ledger, key) is not None:
+                answers._heads[key] = now
+
+    _off(stack, Ledger, "observe", observing)
     _off(stack, Ledger, "carried", carry)
+    _off(stack, Answers, "probed", probed)
 
 
 def _spoilt(stack: Patches) -> None:
