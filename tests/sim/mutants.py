@@ -19,7 +19,7 @@ from cisbot.core.claims.contend import Contender, Wish
 from cisbot.core.claims.fold import concerns
 from cisbot.core.claims.keeper import Fact, Keeper
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
-from cisbot.core.claims.state import Bounds, Head, Verdict, Void, VoidReason, carried
+from cisbot.core.claims.state import Accepted, Bounds, Head, Verdict, Void, VoidReason, carried
 from cisbot.core.effects import Send
 from cisbot.core.ids import ClaimKey
 from cisbot.core.room.events import (
@@ -153,6 +153,17 @@ def _read_back(stack: Patches) -> None:
     _off(stack, Contender, "back", back)
 
 
+def _fresh(stack: Patches) -> None:
+    def judge(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict:
+        verdict = _judge(head, event, bounds)
+        if isinstance(verdict, Accepted) and isinstance(event, Take):
+            return replace(verdict, freed=tuple(h for h in verdict.freed if h.slot == event.slot))
+        return verdict
+
+    _off(stack, folding, "_judge_cas", judge)
+    _reference(stack, "fresh")
+
+
 def _clocks(stack: Patches) -> None:
     def meaning(keeper: Keeper, found: Finding, now: float) -> list[Fact]:
         before = dict(keeper._signs)
@@ -231,6 +242,7 @@ MUTANTS = {
             "spoilt_probe", "a fresh take makes those sure who missed what came before it", _spoilt, LOSSES
         ),
         Mutant("read_back", "two epochs of one number, or an epoch that shrinks", _read_back, LOSSES),
+        Mutant("fresh_empties", "a slot is held for ever by who is gone", _fresh, LOSSES),
         Mutant("clocks_anew", "a holder is replaced before its lease is over", _clocks, GAPS),
         Mutant(
             "incarnation", "a process takes the claims of the one before it for its own", _incarnation, LOSSES

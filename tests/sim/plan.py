@@ -77,6 +77,7 @@ class Plan:
     faults: Faults
     chaos_s: float
     task_leases: float  # the longest that a task takes
+    slots: int  # of keys other than the global one
     counts: int  # increments of a counter in the public memory
 
 
@@ -102,4 +103,14 @@ def draw(rng: random.Random, size: Size, given: Faults | None = None) -> Plan:
     published = tuple(sorted((rng.uniform(0.3, 0.3 + 0.5 * chaos), rng.choice(some)) for _ in range(runs)))
     counts = 0 if size is Size.LARGE else rng.choice((0, 0, 2, 4))
     longest_task = rng.choice((1.0, 1.0, 3.0))
-    return Plan(nodes, lease, longest, published, given or faults, chaos, longest_task, counts)
+    return Plan(
+        nodes,
+        lease,
+        longest,
+        published,
+        given or faults,
+        chaos,
+        longest_task,
+        rng.choice((1, 1, 1, 2)),
+        counts,
+    )

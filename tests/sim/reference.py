@@ -70,7 +70,7 @@ class Reference:
                 good = self._follows(event.after, after) and epoch < event.epoch <= limit
                 if good and event.lease_s <= self._bounds.lease_s_max:
                     mine = {event.slot: (event.sender, event.incarnation, event.epoch, event.run)}
-                    kept = {} if event.fresh else holders
+                    kept = {} if event.fresh and "fresh" not in self.without else holders
                     self.grants[event.run, event.epoch] = Grant(
                         self._seen, event.event_id, event.key, event.slot, event.sender, event.incarnation
                     )
