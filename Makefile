@@ -11,7 +11,7 @@ SYNAPSE_PINS := .ci/constraints-synapse.txt
 synapse = PIP_CONSTRAINT=$(SYNAPSE_PINS) $(BIN)/python -m homeserver.install synapse
 maubot = PIP_CONSTRAINT=$(PINS) $(BIN)/python -m homeserver.install maubot
 
-.PHONY: setup check format quick test demo mbp clean
+.PHONY: setup check format quick soak test demo mbp clean
 .NOTPARALLEL:
 
 setup: $(STAMP)
@@ -36,7 +36,11 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 quick: setup
-	$(BIN)/python -m pytest -m "not synapse" -n 2
+	$(BIN)/python -m pytest -m "not synapse and not long" -n 2
+
+# Histories of the claims on all cores, for as long as told; always other ones.
+soak: setup
+	$(BIN)/python -m tests.sim soak --seconds $(or $(SECONDS),60) --first $$(date +%s)
 
 # pytest ends with 5 when it finds no tests, and make then fails. Synapse's tests run in two processes, each with
 # a homeserver of its own. The last line is pytest's own.

@@ -33,8 +33,9 @@ from cisbot.core.room.events import (
     Take,
 )
 from cisbot.core.room.past import Highest
+from tests.sim.histories import transcript, violated
 from tests.sim.machine import Machine
-from tests.sim.plan import Faults
+from tests.sim.plan import Faults, Plan, Size
 from tests.sim.reference import Reference
 from tests.sim.workers import Attempt
 
@@ -45,18 +46,36 @@ _granted, _extend, _adopt_fresh, _back = Keeper._granted, Keeper._extend, Ledger
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A rule that is off: what it prevents, and how it is switched off."""
+    """A rule that can be switched off: what it prevents, and the histories in which it is needed."""
 
     name: str
     prevents: str
     apply: Callable[[Patches], None]
     faults: Faults
+    size: Size = Size.SMALL
+    slots: int = 1
+
+    def focus(self, plan: Plan) -> Plan:
+        """A plan in which the rule matters."""
+        return replace(plan, faults=self.faults, slots=self.slots)
+
+    def found(self, seeds: Iterable[int]) -> int | None:
+        """The first seed whose history is broken for want of the rule."""
+        with without(self.name):
+            return next((seed for seed in seeds if violated(seed, self.size, self.focus)), None)
+
+    def shortest(self, seeds: Iterable[int]) -> str | None:
+        """The transcript with the fewest lines of those seeds' histories."""
+        with without(self.name):
+            told = [text for seed in seeds if (text := transcript(seed, self.size, self.focus))]
+        return min(told, key=lambda text: text.count("\n"), default=None)
 
 
 LAGS = Faults(late=0.05, answer_lost=0.05, sync_lost=0.1, pause_s=20.0, lag_s=2.5)
 LATE = Faults(late=0.25, answer_lost=0.1, sync_lost=0.1, gap=0.02, crash_s=30.0, pause_s=8.0, lag_s=8.0)
 GAPS = Faults(answer_lost=0.05, sync_lost=0.1, gap=0.5, pause_s=15.0, lag_s=1.5)
 LOSSES = Faults(late=0.05, answer_lost=0.05, sync_lost=0.1, gap=0.1, crash_s=5.0, pause_s=20.0, lag_s=20.0)
+CRASHES = Faults(late=0.02, sync_lost=0.05, gap=0.2, crash_s=4.0)
 SLEEP = Faults(late=0.02, suspend_s=5.0, pause_s=30.0)
 
 
@@ -237,13 +256,15 @@ MUTANTS = {
             LAGS,
         ),
         Mutant("gap_rule", "who missed events takes its own void take for a win", _gaps, GAPS),
-        Mutant("unsure_heads", "a guess makes others sure of nonsense", _unsure_heads, GAPS),
+        Mutant("unsure_heads", "a guess makes others sure of nonsense", _unsure_heads, GAPS, Size.MIDDLE),
         Mutant(
             "spoilt_probe", "a fresh take makes those sure who missed what came before it", _spoilt, LOSSES
         ),
         Mutant("read_back", "two epochs of one number, or an epoch that shrinks", _read_back, LOSSES),
-        Mutant("fresh_empties", "a slot is held for ever by who is gone", _fresh, LOSSES),
-        Mutant("clocks_anew", "a holder is replaced before its lease is over", _clocks, GAPS),
+        Mutant(
+            "fresh_empties", "a slot is held for ever by who is gone", _fresh, CRASHES, Size.MIDDLE, slots=2
+        ),
+        Mutant("clocks_anew", "a holder is replaced before its lease is over", _clocks, GAPS, Size.MIDDLE),
         Mutant(
             "incarnation", "a process takes the claims of the one before it for its own", _incarnation, LOSSES
         ),
@@ -253,6 +274,7 @@ MUTANTS = {
             "a holder believes in its lease longer than the others",
             _before_send,
             LATE,
+            Size.MIDDLE,
         ),
         Mutant("boot_clock", "a machine that slept believes that no time has passed", _boot_clock, SLEEP),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -81,8 +82,11 @@ class Plan:
     counts: int  # increments of a counter in the public memory
 
 
-def draw(rng: random.Random, size: Size, given: Faults | None = None) -> Plan:
-    """A plan of that size, with the given faults or any."""
+Focus = Callable[[Plan], Plan]
+
+
+def draw(rng: random.Random, size: Size) -> Plan:
+    """A plan of that size."""
     lease = rng.choice((3, 6))
     longest = lease * rng.choice((1, 1, 2))
     match size:
@@ -108,7 +112,7 @@ def draw(rng: random.Random, size: Size, given: Faults | None = None) -> Plan:
         lease,
         longest,
         published,
-        given or faults,
+        faults,
         chaos,
         longest_task,
         rng.choice((1, 1, 1, 2)),

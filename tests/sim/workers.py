@@ -90,9 +90,9 @@ class Workers:
 
         def look() -> None:
             if attempt.ended is None and attempt.deadline == deadline:
-                if attempt.alive():
+                if self._machine.clock() < deadline:  # it stood still meanwhile
                     self._watch(attempt)
-                else:
+                elif not attempt.alive():
                     self._end(attempt, "fenced")
 
         wait = self._machine.true(deadline) - self._world.now

@@ -18,7 +18,7 @@ from tests.sim.checkers import Checkers, Published
 from tests.sim.counter import COUNTER, Counter
 from tests.sim.homeserver import Homeserver
 from tests.sim.machine import Machine
-from tests.sim.plan import CALM, Faults, Size, draw
+from tests.sim.plan import CALM, Focus, Size, draw
 from tests.sim.violation import Violation
 
 OPERATOR = "@operator:hs"
@@ -30,11 +30,12 @@ LAST_WORDS_S = 40.0
 class World:
     """One history."""
 
-    def __init__(self, seed: int, size: Size, faults: Faults | None = None, *, told: bool = False) -> None:
+    def __init__(self, seed: int, size: Size, focus: Focus | None = None, *, told: bool = False) -> None:
         self.rng = random.Random(seed)
         self.seed = seed
         self.now = 0.0
-        self.plan = draw(self.rng, size, faults)
+        plan = draw(self.rng, size)
+        self.plan = focus(plan) if focus else plan
         self.faults = self.plan.faults
         self.down_until = 0.0
         self.server = Homeserver()
