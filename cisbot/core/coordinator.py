@@ -120,6 +120,7 @@ class Coordinator(Lifecycle):
         times = [
             self.keeper.deadline(),
             self.resend.deadline(),
+            None if self.draining else self.presence.deadline(),
             None if self.draining else self.contender.deadline(),
             self.memory.deadline(),
             self.desk.deadline(),
@@ -279,6 +280,7 @@ class Coordinator(Lifecycle):
             execution.sent(item.txn, why, now.wall_ms)
         if isinstance(item, SendFailed):
             wait_s = FORBIDDEN_S if item.errcode == "M_FORBIDDEN" else RETRY_S
+            self.presence.failed(item, now.boot)
             self.contender.failed(item.txn, now.boot, wait_s)
             self.memory.failed(item.txn, now.boot)
             self.status.failed(item.txn, now)
@@ -317,7 +319,7 @@ class Coordinator(Lifecycle):
         if self.draining:
             self._drained(now)
         elif self.ready and self._out.halt is None:
-            self._announce()
+            self._announce(now)
             self._watch(now)
             self._execute(now)
             sends, asks = self.contender.pursue(self._wishes(now), now.boot)
@@ -350,11 +352,11 @@ class Coordinator(Lifecycle):
             execution.ended(ended, now.wall_ms)
             self._execute(now)
 
-    def _announce(self) -> None:
+    def _announce(self, now: Instant) -> None:
         """The node's record: sent at start and when its definitions changed."""
-        if self.presence.told != self.hashes:
-            self.presence.told = self.hashes
-            self._say(node_record(self.me, self.hashes, self.settings.node, self.version, gone=False))
+        if self.presence.untold(self.hashes, now.boot):
+            record = node_record(self.me, self.hashes, self.settings.node, self.version, gone=False)
+            self._say(self.presence.tell(self.hashes, record))
 
     def _watch(self, now: Instant) -> None:
         """Runs whose holder went silent or let them go unseen, and approvals whose deadline passed."""

@@ -305,6 +305,8 @@ class Lifecycle:
         """The first waiting run of every key that it may claim now; of others it reads the story first."""
         if not self.settings.node.execute or self.draining or not self.ready:
             return []
+        if not self.board.is_node(self.me.account):
+            return []  # its record comes first: whoever judges its claims must know it for a node
         room = self.settings.coordinator.max_runs - len(self.keeper.holds)
         unread = self.unfollowed - self._looked
         candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper)

@@ -40,19 +40,27 @@ class Losses:
             if fact.by.outcome is None and run.status is RunStatus.RUNNING and run.cancelled_by is not None:
                 self._board.close(run, RunStatus.CANCELLED, f"by {run.cancelled_by}", now.wall_ms)
             elif fact.by.outcome is None and run.status is RunStatus.RUNNING and not self._told(run, now):
-                self._given_back(run)
+                self._given_back(run, fact.holder.epoch, now)
             return
         if isinstance(fact.by, ev.Take) and fact.by.run == run.id:
             return
         if run.id not in self._executions:
             self.lost(run, f"{fact.holder.node} is gone", now)
 
-    def _given_back(self, run: Run) -> None:
-        """Who took it did not begin it, maybe for want of an answer that is still owed."""
-        if run.question:
-            self._board.put(replace(run, status=RunStatus.LOST, asked=True, why="nobody decided yet"))
-        else:
+    def _given_back(self, run: Run, epoch: int, now: Instant) -> None:
+        """Who took it did not begin it; an earlier holder may have, and then its DAG's policy decides."""
+        run = replace(run, holders=run.given_back(epoch))
+        before = max((held for held, _ in run.holders), default=0)
+        if run.on_lost is not OnLost.ASK or before <= run.decided:
             self._board.put(replace(run, status=RunStatus.PENDING, why="given back"))
+            return
+        asked = run.question > 0
+        why = "nobody decided yet what becomes of it"
+        run = self._board.put(
+            replace(run, status=RunStatus.LOST, epoch=before, asked=asked, question=before, why=why)
+        )
+        if not asked:
+            self._desk.ask_lost(run, now)
 
     def begun(self, take: ev.Take) -> None:
         """Somebody may have begun the run at that epoch: what he tells of its end counts."""

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cisbot.core.claims.messages import Me
+from cisbot.core.effects import Send
+from cisbot.core.inputs import SendFailed
 from cisbot.core.room.events import Charter, NodeRecord
 from cisbot.core.runs.board import Board
 from cisbot.core.settings import Settings
+
+AGAIN_S = 5.0
+SETTLED = ("SUPERSEDED", "WITHDRAWN")  # a newer record is on its way, or none is wanted
 
 
 class Presence:
@@ -19,6 +24,8 @@ class Presence:
         self._settings = settings
         self.charter: Charter | None = None
         self.told: Mapping[str, str] | None = None  # the DAGs that this process said it has; None before
+        self._txn = ""
+        self._again_at: float | None = None
         self._heard = False
 
     def joined(self, *, known_room: bool) -> str | None:
@@ -42,6 +49,24 @@ class Presence:
                 "account there. Use one, or set [node] execute = false"
             )
         return None
+
+    def untold(self, dags: Mapping[str, str], now: float) -> bool:
+        """Whether the node's record is to be sent now."""
+        return self.told != dags and (self._again_at is None or now >= self._again_at)
+
+    def tell(self, dags: Mapping[str, str], record: Send) -> Send:
+        """The record goes out."""
+        self.told, self._txn, self._again_at = dags, record.txn, None
+        return record
+
+    def failed(self, failed: SendFailed, now: float) -> None:
+        """Without its record the others don't know this node: it is sent again."""
+        if failed.txn == self._txn and failed.errcode not in SETTLED:
+            self.told, self._again_at = None, now + AGAIN_S
+
+    def deadline(self) -> float | None:
+        """When the record is sent again."""
+        return self._again_at
 
     def record(self, record: NodeRecord) -> str | None:
         """A node says who it is. Whoever stands first in the stream stays, so exactly one of two yields."""

@@ -128,6 +128,7 @@ class Process:
         self.outbox = Outbox(self.world, machine.account, self.emit)
         self.workers = Workers(machine, self.emit)
         self.alive = True
+        self.heard = False  # its first answer comes also where nothing is new
         self._running = False
         self._timer = 0
         self._told = False
@@ -384,7 +385,9 @@ class Machine:
     def poll(self) -> None:
         """Something is new, or a sync was handled: ask again unless a request is under way."""
         process = self.process
-        if process is None or self._polling or self.place == len(self.world.server.stream):
+        if process is None or self._polling:
+            return
+        if process.heard and self.place == len(self.world.server.stream):
             return
         self._polling = True
         wait = max(0.0, self.lag_until - self.world.now, self.paused_until - self.world.now)
@@ -409,7 +412,7 @@ class Machine:
     def _batch(self, process: Process, answer: SyncAnswer, *, initial: bool) -> None:
         if answer.gap:
             self.world.log("{} has a gap before {}", self.name, answer.cursor)
-        self.place = answer.cursor
+        self.place, process.heard = answer.cursor, True
         process.emit(
             RoomBatch(str(answer.cursor), answer.events, answer.gap, initial, answer.state, answer.history)
         )

@@ -198,7 +198,15 @@ class Board:
     def _resumed(self, run: Run, user: UserId) -> Run:
         why = f"resumed by {user}"
         return self.put(
-            replace(run, status=RunStatus.PENDING, asked=False, question=0, answered=None, why=why)
+            replace(
+                run,
+                status=RunStatus.PENDING,
+                asked=False,
+                question=0,
+                decided=run.epoch,
+                answered=None,
+                why=why,
+            )
         )
 
     def timely(self, run: Run, ts_ms: int) -> Run:

@@ -102,6 +102,7 @@ class Run:
     cancelled_by: UserId | None = None
     asked: bool = False
     question: int = 0  # the epoch whose loss nobody has decided about yet
+    decided: int = 0  # the epoch up to which a person decided that it goes on
     answered: tuple[int, bool, UserId] | None = None  # a decision on the question about this epoch
     holders: tuple[tuple[int, UserId], ...] = ()  # who began it at which epoch, the newest few
     told: Outcome | None = None  # by an earlier holder, while this node executes it
@@ -116,9 +117,15 @@ class Run:
         """Whether the account is known to have begun it at that epoch."""
         return (epoch, account) in self.holders
 
+    def given_back(self, epoch: int) -> tuple[tuple[int, UserId], ...]:
+        """The holders without that one: it did not begin the run."""
+        return tuple(held for held in self.holders if held[0] != epoch)
+
     def begun(self, epoch: int, account: UserId) -> tuple[tuple[int, UserId], ...]:
         """The holders with that one."""
-        return (*(held for held in self.holders if held != (epoch, account)), (epoch, account))[-HOLDERS_KEPT:]
+        return (*(held for held in self.holders if held != (epoch, account)), (epoch, account))[
+            -HOLDERS_KEPT:
+        ]
 
     @property
     def short(self) -> str:
