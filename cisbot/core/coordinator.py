@@ -233,7 +233,7 @@ class Coordinator(Lifecycle):
     def _alive_again(self, event: ev.Heartbeat) -> None:
         """A holder that was thought lost renewed in time: it still runs.
 
-        A question that was asked meanwhile stands, and is not asked again should the holder be lost after all.
+        A question that was asked meanwhile stands: it is not asked again should the holder be lost after all.
         """
         for renewal in event.renews if event.sender != self.me.account else ():
             head = self.ledger.sure(renewal.key)

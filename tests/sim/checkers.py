@@ -144,4 +144,5 @@ class Checkers:
 
 
 def _told(attempt: Attempt) -> str:
-    return f"{attempt.node} ({attempt.incarnation}) runs {attempt.task} of {attempt.run} under epoch {attempt.epoch}"
+    who = f"{attempt.node} ({attempt.incarnation})"
+    return f"{who} runs {attempt.task} of {attempt.run} under epoch {attempt.epoch}"

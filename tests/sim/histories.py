@@ -10,7 +10,7 @@ from tests.sim.world import World
 
 
 def violated(seed: int, size: Size, focus: Focus | None = None) -> str | None:
-    """Which rule the history breaks, if any. What it leaves behind is full of cycles, so its garbage waits."""
+    """Which rule the history breaks, if any."""
     gc.disable()
     try:
         World(seed, size, focus).run()

@@ -391,7 +391,7 @@ class Machine:
             return
         self._polling = True
         wait = max(0.0, self.lag_until - self.world.now, self.paused_until - self.world.now)
-        self.world.after(wait + self.world.rng.uniform(0.002, 0.03), lambda: self._fetch(process))
+        self.world.after(wait + self.world.rng.uniform(0.005, 0.06), lambda: self._fetch(process))
 
     def _fetch(self, process: Process) -> None:
         if self.process is not process:

@@ -91,11 +91,8 @@ def draw(rng: random.Random, size: Size) -> Plan:
     longest = lease * rng.choice((1, 1, 2))
     match size:
         case Size.SMALL:
-            nodes, runs, chaos = (
-                rng.choice((2, 2, 2, 3, 3, 4, 5)),
-                rng.choice((1, 1, 2)),
-                rng.uniform(1.5, 4) * lease,
-            )
+            nodes, runs = rng.choice((2, 2, 2, 2, 3, 3, 4, 5)), rng.choice((1, 1, 1, 2))
+            chaos = rng.uniform(1.5, 3.5) * lease
             faults = rng.choice((HARD, HARD, HARD, HOSTILE, MILD))
         case Size.MIDDLE:
             nodes, runs, chaos = rng.randint(2, 5), rng.randint(2, 5), rng.uniform(15, 40)

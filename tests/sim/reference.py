@@ -93,11 +93,7 @@ class Reference:
                 for key in list(self._now):
                     self._let_go(key, (event.sender, event.incarnation), event.event_id, None)
             case ev.Heartbeat():
-                for key, epochs in _renewed(event).items():
-                    truth = self._now.get(key, NOTHING)
-                    own = {h[2] for h in truth[2].values() if self._is(h, event.sender, event.incarnation)}
-                    if own & epochs and "heartbeats" not in self.without:
-                        self._set(key, (truth[0], event.event_id, *truth[2:]))
+                self._renew(event)
             case ev.Probe():
                 for key in set(event.keys) & self._now.keys():
                     truth = self._now[key]
@@ -109,6 +105,13 @@ class Reference:
                     self._now.setdefault(spoilt, NOTHING)
             case _:
                 pass
+
+    def _renew(self, event: ev.Heartbeat) -> None:
+        for key, epochs in _renewed(event).items():
+            truth = self._now.get(key, NOTHING)
+            own = {h[2] for h in truth[2].values() if self._is(h, event.sender, event.incarnation)}
+            if own & epochs and "heartbeats" not in self.without:
+                self._set(key, (truth[0], event.event_id, *truth[2:]))
 
     def _follows(self, named: str | None, after: str | None) -> bool:
         return named == after or "after" in self.without

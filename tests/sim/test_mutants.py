@@ -1,4 +1,4 @@
-"""The checks bite: with any one protective rule switched off, a violation is found within a bounded number of seeds."""
+"""The checks bite: without any one protective rule, a violation is found within a bounded number of seeds."""
 
 from __future__ import annotations
 

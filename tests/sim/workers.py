@@ -1,4 +1,4 @@
-"""What runs tasks on one machine: a model of the worker, which kills its tasks by itself at their deadline."""
+"""What runs tasks on one machine: a model of the worker, which kills its tasks at their deadline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Attempt:
-    """A task's processes, `began` and `ended` in true time; dead at the deadline, whatever their node does."""
+    """A task's processes, `began` and `ended` in true time; at the deadline they are dead."""
 
     node: str
     incarnation: str

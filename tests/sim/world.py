@@ -24,7 +24,7 @@ from tests.sim.violation import Violation
 OPERATOR = "@operator:hs"
 STEPS_MAX = 100_000
 PERSON_S = 4.0  # how often a person looks whether something is asked
-LAST_WORDS_S = 40.0
+LAST_WORDS_S = 35.0
 
 
 class World:

@@ -120,7 +120,7 @@ class Desk:
             self._tasks_told(run, block)
 
     def _asked(self, run: Run, epoch: Json) -> Run:
-        """Others ask a person what becomes of the run; a node that knew of no holder learns that it is lost."""
+        """Others ask what becomes of the run; a node that knew of no holder learns that it is lost."""
         unknown = isinstance(epoch, int) and epoch > run.epoch
         if run.status is not RunStatus.PENDING or not (self.voice.past or unknown):
             return self.board.put(replace(run, asked=True))
