@@ -94,7 +94,7 @@ class Lifecycle:
             self.board.nodes[info.account] = info
         for run in kept.runs:
             self.board.put(run)
-            if run.status in (RunStatus.PENDING, RunStatus.WAITING) and not run.epoch:
+            if not run.status.over:  # maybe it was not followed before either
                 self.unfollowed.add(run.id)
         for task in kept.tasks:
             self.own_tasks.setdefault(task.run, {})[task.task] = task
