@@ -5,6 +5,7 @@ A run is begun only by a win that is still good, and let go only when its last p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -39,18 +40,27 @@ from cisbot.core.settings import Settings
 STORY = "story "  # the tag of a question, before the run: asked after a win
 LOOK = "look "  # the same before a wish, or where a run ended unseen
 STORIES_MAX = 50  # asked for at once
+FENCES_PER_DELAY = 6  # between TERM and deadline; a restart each third of the delay may fail once before
 
 
 class Lifecycle:
     """The runs that this node holds or would hold. `Coordinator` adds the room and the way in and out."""
 
-    def __init__(self, settings: Settings, me: Me, kept: Kept, version: str, path: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        me: Me,
+        kept: Kept,
+        version: str,
+        path: str = "",
+        end_delay_s: float = 0.0,  # of the delayed end, where this room's homeserver and charter allow it
+    ) -> None:
         self.settings = settings
         self.me = me
         self.version = version
         self.ledger = Ledger(kept.bounds)
         self.ledger.load(kept.sure, kept.unsure)
-        self.keeper = Keeper(me, self.ledger)
+        self.keeper = Keeper(me, self.ledger, end_delay_s=end_delay_s)
         self.contender = Contender(self.keeper)
         self.memory = Memory(self.keeper)
         self.remembering = Remembering(self.memory)
@@ -69,6 +79,7 @@ class Lifecycle:
             settings.coordinator.kill_grace,
             path,
             tuple(settings.policy.rooms),
+            end_delay_s / FENCES_PER_DELAY if end_delay_s else math.inf,
         )
         self.status = StatusBoard(self.board, me)
         self.desk = Desk(self)
@@ -219,6 +230,19 @@ class Lifecycle:
         self._out.work.append(CancelWork(run, 0.0))
         self.status.fenced(run)
 
+    def _end_of_me(self) -> None:
+        """This incarnation is over while it lives: its delayed end was sent, or an end by somebody."""
+        if not self.keeper.mine_over or self.draining or self._out.halt is not None:
+            return
+        self._out.anew = self.keeper.armed.bound
+        if self._out.anew:
+            self._out.halt = f"this incarnation is over: {self.keeper.armed.over}"
+        else:
+            self._out.halt = (
+                f"another process of {self.me.account} ended this one. Give every node its own account; "
+                "if the other is gone, start this one again"
+            )
+
     # -- cancelling and stopping -------------------------------------------------------------------
 
     def cancel(self, run: Run, user: UserId, now: Instant) -> None:
@@ -307,6 +331,8 @@ class Lifecycle:
             return []
         if not self.board.is_node(self.me.account):
             return []  # its record comes first: whoever judges its claims must know it for a node
+        if not self.keeper.armed.fit(now.boot):
+            return []
         room = self.settings.coordinator.max_runs - len(self.keeper.holds)
         unread = self.unfollowed - self._looked
         candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper)

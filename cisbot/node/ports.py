@@ -31,7 +31,10 @@ class Room(Protocol):
         """Take back a send that waits; one in flight or unknown is left alone."""
 
     def ask(self, ask: Ask) -> None:
-        """Start one read; its answer follows as an input."""
+        """Start one read, or a request about the delayed end; its answer follows as an input."""
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until requests about the delayed end are answered, but not longer."""
 
 
 class Store(Protocol):
