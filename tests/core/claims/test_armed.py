@@ -1,4 +1,4 @@
-"""The delayed end: what is not known counts as armed, only a confirmed restart moves it, what was sent is over."""
+"""The delayed end: the unknown counts as armed, only a confirmed restart moves it, what was sent is over."""
 
 from __future__ import annotations
 
