@@ -1,6 +1,6 @@
-"""The model room's delayed events (MSC4140): one list for all accounts, and what may go wrong with each request.
+"""The model room's delayed events (MSC4140): one list for all, and what may go wrong with each request.
 
-A test queues `Fault`s for an account; each of its requests takes the next one, and none means that all is well.
+A test queues `Fault`s for an account; each of its requests takes the next one. No more faults: all is well.
 """
 
 from __future__ import annotations
