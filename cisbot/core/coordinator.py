@@ -317,9 +317,7 @@ class Coordinator(Lifecycle):
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)
-        if self.ready and not self.left:
-            self._out.asks.extend(self.keeper.ask_end(now.boot))
-        self._end_of_me()
+        self._stay(now)
         if self.draining:
             self._drained(now)
         elif self.ready and self._out.halt is None:

@@ -230,18 +230,12 @@ class Lifecycle:
         self._out.work.append(CancelWork(run, 0.0))
         self.status.fenced(run)
 
-    def _end_of_me(self) -> None:
-        """This incarnation is over while it lives: its delayed end was sent, or an end by somebody."""
-        if not self.keeper.mine_over or self.draining or self._out.halt is not None:
-            return
-        self._out.anew = self.keeper.armed.bound
-        if self._out.anew:
-            self._out.halt = f"this incarnation is over: {self.keeper.armed.over}"
-        else:
-            self._out.halt = (
-                f"another process of {self.me.account} ended this one. Give every node its own account; "
-                "if the other is gone, start this one again"
-            )
+    def _stay(self, now: Instant) -> None:
+        """Keep the delayed end from being sent; go, where this incarnation is over all the same."""
+        if self.ready and not self.left:
+            self._out.asks.extend(self.keeper.ask_end(now.boot))
+        if self.keeper.mine_over and not self.draining and self._out.halt is None:
+            self._out.halt, self._out.anew = self.presence.ended(self.keeper.armed)
 
     # -- cancelling and stopping -------------------------------------------------------------------
 

@@ -206,7 +206,7 @@ class Node:
         stack.push_async_callback(pool.close, settings.coordinator.kill_grace)
         await door.open()
         stack.push_async_callback(door.close)
-        await self._together(loop, kept, outbox, follow(room_id, kept.cursor, self))
+        await self._together(loop, kept, room, outbox, follow(room_id, kept.cursor, self))
 
     def _open_trace(self, stack: AsyncExitStack) -> TraceFile | None:
         if self._trace is None:
@@ -215,7 +215,9 @@ class Node:
         stack.callback(trace.close)
         return trace
 
-    async def _together(self, loop: NodeLoop, kept: Kept, outbox: Outbox, following: Awaitable[None]) -> None:
+    async def _together(
+        self, loop: NodeLoop, kept: Kept, room: MatrixRoom, outbox: Outbox, following: Awaitable[None]
+    ) -> None:
         """The loop is the node; when it ends, the others end. When another fails, the loop hears it."""
 
         def ended(helper: asyncio.Future[None]) -> None:
@@ -228,7 +230,8 @@ class Node:
         try:
             await loop.run(kept)
             await outbox.drain(GOODBYE_S)
-            await loop.note_sent(GOODBYE_S)
+            await loop.note_sent()
+            await room.settle(GOODBYE_S)
         finally:
             for helper in helpers:
                 helper.cancel()

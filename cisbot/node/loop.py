@@ -97,10 +97,10 @@ class NodeLoop:
         await self._perform(step)
         return step.done
 
-    async def note_sent(self, settle_s: float) -> None:
+    async def note_sent(self) -> None:
         """After the end: keep which of the last words the homeserver has, so that they aren't said again.
 
-        Whatever follows from that (the delayed end is taken back) is given `settle_s`.
+        The delayed end is taken back, once the end itself is there.
         """
         while not self._queue.empty():
             item = self._queue.get_nowait()
@@ -110,7 +110,6 @@ class NodeLoop:
                 for ask in step.ask:
                     if isinstance(ask, CancelEnd):
                         self._room.ask(ask)
-        await self._room.settle(settle_s)
 
     async def _read_files(self) -> None:
         found = await self._files.read()

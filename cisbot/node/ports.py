@@ -33,9 +33,6 @@ class Room(Protocol):
     def ask(self, ask: Ask) -> None:
         """Start one read, or a request about the delayed end; its answer follows as an input."""
 
-    async def settle(self, timeout_s: float) -> None:
-        """Wait until requests about the delayed end are answered, but not longer."""
-
 
 class Store(Protocol):
     """The node's own database."""

@@ -34,9 +34,6 @@ class SlowRoom:
     def ask(self, ask: Ask) -> None:
         raise AssertionError(ask)
 
-    async def settle(self, timeout_s: float) -> None:
-        pass
-
 
 class NoWorkers:
     """Nothing runs here."""
@@ -64,6 +61,6 @@ async def test_the_last_words_are_said_once(tmp_path: Path) -> None:
     assert waiting
     for send in room.sent:
         loop.emit(SendDone(send.txn, EventId("$done")))
-    await loop.note_sent(1.0)
+    await loop.note_sent()
     assert await store.rows("outbox") == []
     await store.close()

@@ -19,6 +19,8 @@ from cisbot.core.inputs import EndAnswer, EndReply
 RESTARTS_PER_DELAY = 3
 RETRIES_PER_DELAY = 12  # where a restart got no answer
 RETRY_S_MIN = 0.25
+ANSWERS_PER_DELAY = 6  # a request that hangs leaves time for another one
+ANSWER_S_MIN = 1.0
 
 
 class Phase(Enum):
@@ -39,6 +41,7 @@ class Armed:
     def __init__(self, me: Me, delay_s: float, span: Callable[[float], float]) -> None:
         self._me = me
         self._delay_s = delay_s
+        self._answer_s = max(delay_s / ANSWERS_PER_DELAY, ANSWER_S_MIN)
         self._span = span
         self.until = math.inf  # boot time; no task may live on without a confirmed restart
         self.over: str | None = None  # why this incarnation is over
@@ -79,7 +82,7 @@ class Armed:
             return [self.cancel()]
         if self._at is not None and now >= self._at:
             self._waiting, self._sent, self._at = True, now, None
-            return [RestartEnd(self._delay_id, self._delay_s / RESTARTS_PER_DELAY)]
+            return [RestartEnd(self._delay_id, self._answer_s)]
         return []
 
     def deadline(self) -> float | None:
@@ -88,7 +91,7 @@ class Armed:
 
     def cancel(self) -> CancelEnd:
         """The request that takes it back."""
-        return CancelEnd(self._delay_id, self._delay_s / RESTARTS_PER_DELAY)
+        return CancelEnd(self._delay_id, self._answer_s)
 
     def farewell(self) -> list[Ask]:
         """The end itself is in the room: the delayed one is not needed any more."""

@@ -87,7 +87,7 @@ def test_a_confirmed_restart_moves_it_from_before_its_send_up_to_the_lease() -> 
     assert node.ask_end(100.0 + THIRD - 0.01) == []
     assert node.deadline() == 100.0 + THIRD
     ask = asked(node, 100.0 + THIRD)
-    assert ask == RestartEnd("d1", THIRD)
+    assert ask == RestartEnd("d1", DELAY_S / 6)
     assert answer(node, ask, EndReply.DONE, 105.0) == [Extended(node.holds[KEY])]
     assert node.holds[KEY].deadline == 100.0 + THIRD + SPAN
     for _ in range(40):
@@ -191,7 +191,7 @@ def test_forbidden_by_the_charter_it_is_taken_back_and_armed_anew_when_allowed()
     node = holding(armed(100.0), 100.2)
     node.armed.allow(allowed=False)
     ask = asked(node, 101.0)
-    assert ask == CancelEnd("d1", THIRD)
+    assert ask == CancelEnd("d1", DELAY_S / 6)
     assert node.ask_end(101.1) == []
     assert node.holds[KEY].deadline == 100.0 + SPAN, "it may still be sent"
     assert answer(node, ask, EndReply.DONE, 101.2) == [Extended(node.holds[KEY])]
