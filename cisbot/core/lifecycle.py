@@ -233,7 +233,7 @@ class Lifecycle:
     def _stay(self, now: Instant) -> None:
         """Keep the delayed end from being sent; go, where this incarnation is over all the same."""
         if self.ready and not self.left:
-            self._out.asks.extend(self.keeper.ask_end(now.boot))
+            self._out.asks.extend(self.keeper.ask_end(now.boot, leaving=self.draining))
         if self.keeper.mine_over and not self.draining and self._out.halt is None:
             self._out.halt, self._out.anew = self.presence.ended(self.keeper.armed)
 

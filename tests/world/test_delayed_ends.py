@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from cisbot.core.claims.armed import END_SENT
 from cisbot.core.room.events import JsonMap
 from cisbot.core.room.wire import T_CHARTER, T_END
 from tests.world.delays import Fault
@@ -146,7 +147,7 @@ def test_without_a_word_from_the_homeserver_the_tasks_are_dead_before_anybody_el
     holder.mute = False
     world.wait(3)
     assert holder.alive
-    assert holder.over == ["this incarnation is over: this node was ended"]
+    assert holder.over == [f"this incarnation is over: {END_SENT}"]
     finish(world, run)
 
 

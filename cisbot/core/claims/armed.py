@@ -21,6 +21,7 @@ RETRIES_PER_DELAY = 12  # where a restart got no answer
 RETRY_S_MIN = 0.25
 ANSWERS_PER_DELAY = 6  # a request that hangs leaves time for another one
 ANSWER_S_MIN = 1.0
+END_SENT = "its delayed end was sent: the homeserver did not hear from it in time"
 
 
 class Phase(Enum):
@@ -133,7 +134,7 @@ class Armed:
                 self.until = max(self.until, self._sent + self._span(self._delay_s))
                 self._at = self._sent + self._delay_s / RESTARTS_PER_DELAY
             case EndReply.GONE:
-                self.ended("its delayed end was sent: the homeserver did not hear from it in time")
+                self.ended(END_SENT)
             case _:
                 retry = max(item.wait_s, self._delay_s / RETRIES_PER_DELAY, RETRY_S_MIN)
                 self._at = now + retry

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cisbot.core.claims.answers import Answers
-from cisbot.core.claims.armed import Armed
+from cisbot.core.claims.armed import END_SENT, Armed
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
 from cisbot.core.claims.messages import Me, heartbeats, probe, release, restate
 from cisbot.core.claims.state import Accepted, Head
@@ -182,9 +182,9 @@ class Keeper:
 
     # -- the delayed end -------------------------------------------------------------------------
 
-    def ask_end(self, now: float) -> list[Ask]:
+    def ask_end(self, now: float, *, leaving: bool = False) -> list[Ask]:
         """The request about the delayed end that is due, to be sent at once."""
-        return self.armed.due(now, idle=not self.holds)
+        return self.armed.due(now, idle=not self.holds and not leaving)
 
     def end_answered(self, item: EndAnswer, now: float) -> list[Fact]:
         """What became of such a request: deadlines move, or this incarnation is over."""
@@ -220,7 +220,7 @@ class Keeper:
         self._measure(event, now)
         self.answers.arriving(event)
         if isinstance(event, End) and (event.sender, event.incarnation) == self._mine():
-            facts.extend(self._over("this node was ended"))
+            facts.extend(self._over(END_SENT if self.armed.bound else "this node was ended"))
         findings = self.ledger.observe(event)
         for found in findings:
             facts.extend(self._meaning(found, now))
