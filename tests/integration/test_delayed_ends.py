@@ -14,7 +14,7 @@ from homeserver.accounts import Account
 from homeserver.api import call
 from homeserver.demo.person import Event
 from homeserver.synapse import Synapse
-from tests.integration.nodes import Nodes, wait_file, wait_text
+from tests.integration.nodes import LOCK, Nodes, wait_file, wait_text
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(120)]
 LEASE_S = 30
@@ -94,8 +94,16 @@ def test_a_killed_node_is_replaced_in_seconds(quick: Nodes) -> None:
     dead = holder(quick)
     killed = time.time()
     quick.kill(dead)
-    took = until_fence(quick, 2, 10) - killed
-    print(f"taken over after {took:.2f} s, delay {DELAY_S} s, lease {LEASE_S} s")
+
+    def second(event: Event) -> bool:
+        content = event.get("content")
+        lock = content if event.get("type") == LOCK and isinstance(content, dict) else {}
+        return (lock.get("action"), lock.get("epoch")) == ("take", 2)
+
+    take = quick.person.wait("another node's take", second, 20)
+    took = float(str(take["origin_server_ts"])) / 1000 - killed
+    began = until_fence(quick, 2, 10) - killed
+    print(f"taken over after {took:.2f} s, begun after {began:.2f} s, delay {DELAY_S} s, lease {LEASE_S} s")
     assert took <= 5.0
     quick.open_gate()
     assert quick.outcome(run) == "succeeded"
