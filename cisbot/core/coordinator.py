@@ -356,7 +356,8 @@ class Coordinator(Lifecycle):
 
     def _announce(self, now: Instant) -> None:
         """The node's record: sent at start and when its definitions changed."""
-        if self.presence.untold(self.hashes, now.boot):
+        known = self.keeper.armed.settled or self.presence.deadline() is not None  # what failed can't wait
+        if known and self.presence.untold(self.hashes, now.boot):
             record = node_record(self.me, self.hashes, self.settings.node, self.version, gone=False)
             self._say(self.presence.tell(self.hashes, record))
 

@@ -124,6 +124,8 @@ async def test_whose_arming_is_never_answered_does_without_in_the_end(
     assert len([end for end in ends if "org.matrix.msc4140.delay" in end.query]) == UNCLEAR_MAX
     assert len({end.body["incarnation"] for end in ends}) == UNCLEAR_MAX + 1
     assert sum("going on as a new one" in line for line in host.said) == UNCLEAR_MAX
+    records = [request.body for request in homeserver.of("PUT", "/state/io.cisbot.node")]
+    assert [record["gone"] for record in records] == [False, True], "nobody hears of those that never lived"
 
 
 async def test_off_by_the_settings_nothing_is_asked(homeserver: Scripted, api: Api, tmp_path: Path) -> None:

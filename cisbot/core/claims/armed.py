@@ -62,9 +62,14 @@ class Armed:
         """Whether the homeserver has, or may have, an end of this incarnation."""
         return self.until < math.inf
 
+    @property
+    def settled(self) -> bool:
+        """Whether this incarnation will live: it is known whether its end was armed."""
+        return self._phase is not Phase.ARMING
+
     def fit(self, now: float) -> bool:
         """Whether a claim that is taken now has time: armed or not is known, and the last word is fresh."""
-        if self.over is not None or self._phase is Phase.ARMING:
+        if self.over is not None or not self.settled:
             return False
         return self.until - now > self._delay_s / RESTARTS_PER_DELAY
 
