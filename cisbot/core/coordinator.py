@@ -218,7 +218,7 @@ class Coordinator(Lifecycle):
         self.board.note_node(record, now.wall_ms)
 
     def _claim(self, event: ev.ClaimEvent | ev.Restate, now: Instant) -> None:
-        self.board.seen(event.sender, now.wall_ms)
+        self.board.seen(event, now.wall_ms)
         if not isinstance(event, ev.Restate):
             self._out.asks.extend(self.contender.observe(event, now.boot))
         if isinstance(event, ev.Take) and self.ledger.is_unsure(event.key) and event.run in self.board.runs:
