@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from cisbot.core.claims.messages import Me, delayed_end
 from cisbot.core.effects import ArmEnd, AskEnd, CancelEnd, RestartEnd
 from cisbot.core.ids import Incarnation, NodeId, RoomId, UserId
 from cisbot.core.inputs import EndReply
 from cisbot.core.room.events import JsonMap
-from cisbot.matrix.check import allows_delayed_ends
+from cisbot.core.settings import Matrix
+from cisbot.matrix.check import all_well, allows_delayed_ends, check_room
 from cisbot.matrix.delayed import CAPABILITY, ask_end, delay_s_max
 from cisbot.matrix.http import Api
+from cisbot.matrix.init import RoomPlan, init_room
+from cisbot.matrix.reads import whole_state
+from homeserver.synapse import Synapse
+from tests.conftest import MakeAccount
 from tests.matrix.scripted import NODE, ROOM, Reply, Scripted, answer, hang, limited, lose, refused, text
 
 ME = Me(NodeId("node-1"), UserId(NODE), Incarnation("i"))
@@ -116,3 +124,21 @@ def test_the_charter_decides(content: JsonMap, allowed: bool) -> None:
         "content": {"version": 1, "home": "test", **content},
     }  # fmt: skip
     assert allows_delayed_ends([charter]) is allowed
+
+
+@pytest.mark.synapse
+async def test_a_charter_that_forbids_delayed_ends(
+    synapse: Synapse, make_account: MakeAccount, tmp_path: Path
+) -> None:
+    account = make_account("op")
+    async with Api(synapse.base_url, account.access_token, user_id=account.user_id) as op:
+        plan = RoomPlan("Tasks", f"own-{secrets.token_hex(4)}", delayed_ends=False)
+        made = await init_room(op, plan)
+        assert not allows_delayed_ends(await whole_state(op, made.room_id))
+    settings = Matrix(
+        homeserver=synapse.base_url, user_id=account.user_id, access_token=SecretStr(account.access_token),
+        room=made.room_id,
+    )  # fmt: skip
+    found = await check_room(settings, tmp_path, end_delay_s=30)
+    assert all_well(found)
+    assert "the charter forbids delayed ends" in found[-1].what

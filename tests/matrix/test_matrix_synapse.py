@@ -21,14 +21,13 @@ from cisbot.core.room.past import Highest
 from cisbot.core.room.wire import T_LOCK
 from cisbot.core.settings import Matrix
 from cisbot.errors import CisbotError
-from cisbot.matrix.check import all_well, allows_delayed_ends, check_room
+from cisbot.matrix.check import all_well, check_room
 from cisbot.matrix.follow import SyncLoop, SyncTap
 from cisbot.matrix.http import Api, Method
 from cisbot.matrix.http import Path as ApiPath
 from cisbot.matrix.init import Role, RoomPlan, init_room
 from cisbot.matrix.login import log_in
 from cisbot.matrix.outbox import Outbox
-from cisbot.matrix.reads import whole_state
 from cisbot.matrix.recover import read_runs
 from cisbot.matrix.rooms import MatrixRoom, join
 from tests.matrix.scripted import Inbox
@@ -117,21 +116,6 @@ async def test_init_completes_a_room_that_people_made(synapse: Any, make_account
         made = await init_room(op, RoomPlan("Tasks", alias))
         assert made.done == ("wrote its charter", "set power levels")
         assert (await init_room(op, RoomPlan("Tasks", alias))).done == ()
-
-
-async def test_a_charter_that_forbids_delayed_ends(synapse: Any, make_account: Any, tmp_path: Path) -> None:
-    account = make_account("op")
-    async with Api(synapse.base_url, account.access_token, user_id=account.user_id) as op:
-        plan = RoomPlan("Tasks", f"own-{secrets.token_hex(4)}", delayed_ends=False)
-        made = await init_room(op, plan)
-        assert not allows_delayed_ends(await whole_state(op, made.room_id))
-    settings = Matrix(
-        homeserver=synapse.base_url, user_id=account.user_id, access_token=SecretStr(account.access_token),
-        room=made.room_id,
-    )  # fmt: skip
-    found = await check_room(settings, tmp_path, end_delay_s=30)
-    assert all_well(found)
-    assert "the charter forbids delayed ends" in found[-1].what
 
 
 async def test_check_finds_all_well(cluster: Cluster, accounts: Any, tmp_path: Path) -> None:
