@@ -12,7 +12,7 @@ from dataclasses import replace
 from cisbot.core.claims.contend import RETRY_S
 from cisbot.core.claims.keeper import spoilt_keys
 from cisbot.core.claims.memory import MemoryReply
-from cisbot.core.claims.messages import end, end_txn, node_record, told_dags
+from cisbot.core.claims.messages import end, end_txn, told_dags
 from cisbot.core.claims.rows import head_to_row
 from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.dags.parse import definition_hash
@@ -353,13 +353,6 @@ class Coordinator(Lifecycle):
         if ended is not None and execution is not None:
             execution.ended(ended, now.wall_ms)
             self._execute(now)
-
-    def _announce(self, now: Instant) -> None:
-        """The node's record: sent at start and when its definitions changed."""
-        known = self.keeper.armed.settled or self.presence.deadline() is not None  # what failed can't wait
-        if known and self.presence.untold(self.hashes, now.boot):
-            record = node_record(self.me, self.hashes, self.settings.node, self.version, gone=False)
-            self._say(self.presence.tell(self.hashes, record))
 
     def _watch(self, now: Instant) -> None:
         """Runs whose holder went silent or let them go unseen, and approvals whose deadline passed."""

@@ -237,6 +237,13 @@ class Lifecycle:
         if self.keeper.mine_over and not self.draining and self._out.halt is None:
             self._out.halt, self._out.anew = self.presence.ended(self.keeper.armed)
 
+    def _announce(self, now: Instant) -> None:
+        """The node's record: sent at start and when its definitions changed."""
+        known = self.keeper.armed.settled or self.presence.deadline() is not None  # what failed can't wait
+        if known and self.presence.untold(self.hashes, now.boot):
+            record = node_record(self.me, self.hashes, self.settings.node, self.version, gone=False)
+            self._say(self.presence.tell(self.hashes, record))
+
     # -- cancelling and stopping -------------------------------------------------------------------
 
     def cancel(self, run: Run, user: UserId, now: Instant) -> None:
