@@ -85,6 +85,7 @@ class HomeserverConfig:
     database: Sqlite | Postgres
     default_room_version: str = DEFAULT_ROOM_VERSION
     limits: Limits = "default"
+    delayed_events: bool = True
     bind_address: str = LOOPBACK
     listen_port: int = 0
     log_file: str = ""
@@ -124,7 +125,8 @@ def render_homeserver(config: HomeserverConfig) -> str:
         "room_version": config.default_room_version,
     }
     quoted = {name: json.dumps(value) for name, value in values.items()}
-    return Template(_template()).substitute(quoted, limits=_limits(config.limits))
+    delays = "max_event_delay_duration: 24h" if config.delayed_events else ""
+    return Template(_template()).substitute(quoted, limits=_limits(config.limits), delays=delays)
 
 
 def render_log(config: HomeserverConfig) -> str:

@@ -52,6 +52,7 @@ class Synapse:
         port: int | None = None,
         server_name: str | None = None,
         limits: Limits = "default",
+        delayed_events: bool = True,
         room_version: str = DEFAULT_ROOM_VERSION,
         timeout: float = 60,
     ) -> Self:
@@ -75,6 +76,7 @@ class Synapse:
             database=Sqlite(str(home / "homeserver.db")),
             default_room_version=room_version,
             limits=limits,
+            delayed_events=delayed_events,
             log_file=str(home / "synapse.log"),
         )
         synapse = cls(config, python, timeout)

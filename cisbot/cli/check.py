@@ -37,7 +37,9 @@ def check(config_path: Path) -> int:
         print(f"warning  {warning}")
     settings = loaded.settings
     _show_dags(settings.node.dags)
-    findings = asyncio.run(check_room(settings.matrix, settings.node.data_dir, _say))
+    delay_s = settings.coordinator.armed_s if settings.node.execute else 0.0
+    checked = check_room(settings.matrix, settings.node.data_dir, _say, end_delay_s=delay_s)
+    findings = asyncio.run(checked)
     for finding in findings:
         print(f"{'ok     ' if finding.ok else 'MISSING'}  {finding.what}")
         if finding.how_to_mend:

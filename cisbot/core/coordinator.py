@@ -12,7 +12,7 @@ from dataclasses import replace
 from cisbot.core.claims.contend import RETRY_S
 from cisbot.core.claims.keeper import spoilt_keys
 from cisbot.core.claims.memory import MemoryReply
-from cisbot.core.claims.messages import end, node_record, told_dags
+from cisbot.core.claims.messages import end, end_txn, told_dags
 from cisbot.core.claims.rows import head_to_row
 from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.dags.parse import definition_hash
@@ -22,6 +22,7 @@ from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.inputs import (
     BackRead,
     Definitions,
+    EndAnswer,
     Input,
     Instant,
     MemoryAsk,
@@ -81,6 +82,8 @@ class Coordinator(Lifecycle):
                 self._sent(item, now)
             case StateRead() | BackRead() | StoryRead() | RunsRead() | TextRead():
                 self._read(item, now)
+            case EndAnswer():
+                self._facts(self.keeper.end_answered(item, now.boot), now)
             case WorkerReport():
                 self._report(item.frame, now)
             case WorkerLost():
@@ -186,6 +189,7 @@ class Coordinator(Lifecycle):
             case ev.Charter():
                 self.presence.charter = event
                 self.ledger.bounds = Bounds(event.lease_s_max, event.epoch_step_max)
+                self.keeper.armed.allow(allowed=event.delayed_ends)
                 self._out.persist.append(
                     Put("meta", {"key": "bounds", "value": f"{event.lease_s_max} {event.epoch_step_max}"})
                 )
@@ -214,7 +218,7 @@ class Coordinator(Lifecycle):
         self.board.note_node(record, now.wall_ms)
 
     def _claim(self, event: ev.ClaimEvent | ev.Restate, now: Instant) -> None:
-        self.board.seen(event.sender, now.wall_ms)
+        self.board.seen(event, now.wall_ms)
         if not isinstance(event, ev.Restate):
             self._out.asks.extend(self.contender.observe(event, now.boot))
         if isinstance(event, ev.Take) and self.ledger.is_unsure(event.key) and event.run in self.board.runs:
@@ -273,6 +277,8 @@ class Coordinator(Lifecycle):
         if unknown and self.resend.failed(item.txn, now.boot):
             return
         self.resend.over(item.txn)
+        if self.left and item.txn == end_txn(self.me.incarnation):
+            self._out.asks.extend(self.keeper.armed.farewell())
         self._out.persist.append(Drop("outbox", item.txn))
         self.desk.voice.answers.sent(item.txn)
         why = None if isinstance(item, SendDone) else item.why
@@ -311,11 +317,7 @@ class Coordinator(Lifecycle):
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)
-        if self.keeper.mine_over and not self.draining and self._out.halt is None:
-            self._out.halt = (
-                f"another process of {self.me.account} ended this one. Give every node its own account; "
-                "if the other is gone, start this one again"
-            )
+        self._stay(now)
         if self.draining:
             self._drained(now)
         elif self.ready and self._out.halt is None:
@@ -351,12 +353,6 @@ class Coordinator(Lifecycle):
         if ended is not None and execution is not None:
             execution.ended(ended, now.wall_ms)
             self._execute(now)
-
-    def _announce(self, now: Instant) -> None:
-        """The node's record: sent at start and when its definitions changed."""
-        if self.presence.untold(self.hashes, now.boot):
-            record = node_record(self.me, self.hashes, self.settings.node, self.version, gone=False)
-            self._say(self.presence.tell(self.hashes, record))
 
     def _watch(self, now: Instant) -> None:
         """Runs whose holder went silent or let them go unseen, and approvals whose deadline passed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from cisbot.core.frames import StartTask
@@ -94,7 +94,37 @@ class ReadLog:
     bytes_max: int
 
 
-Ask = ReadState | ReadBack | ReadStory | ReadRuns | ReadMedia | ReadLog
+@dataclass(frozen=True, slots=True)
+class ArmEnd:
+    """Have the homeserver send the event after `delay_s`, unless told otherwise; answered by `EndAnswer`.
+
+    This and the two below are answered within `timeout_s` in any case.
+    """
+
+    send: Send
+    delay_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestartEnd:
+    """Let the delay of an armed end begin anew; answered by `EndAnswer`."""
+
+    delay_id: str = field(repr=False)  # whoever knows it can have the end sent
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelEnd:
+    """Take an armed end back; answered by `EndAnswer`."""
+
+    delay_id: str = field(repr=False)
+    timeout_s: float
+
+
+AskEnd = ArmEnd | RestartEnd | CancelEnd
+Reading = ReadState | ReadBack | ReadStory | ReadRuns | ReadMedia | ReadLog
+Ask = Reading | AskEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +184,7 @@ Write = Put | Drop
 @dataclass(frozen=True, slots=True)
 class Step:
     """All that follows from one input. `halt` ends the node with this text, `done` ends it in peace.
+    With `anew` too, the text says why this incarnation is over, and the node goes on as a new one.
 
     `withdraw` names sends that must not go out any more; one that is in flight may arrive all the same.
     """
@@ -165,3 +196,4 @@ class Step:
     work: tuple[Work, ...] = ()
     halt: str | None = None
     done: bool = False
+    anew: bool = False

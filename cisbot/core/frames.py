@@ -45,8 +45,8 @@ class StartTask:
     """Run one attempt of a task; higher `priority` first, then lower `order`.
 
     `script` is the shell's text, or the skill's name with `args`. `deadline` is when the last of the
-    task's processes must be dead: the worker counts `grace_s` (from TERM to KILL) back from it.
-    `timeout_s` counts from the start of the task's process.
+    task's processes must be dead: the worker counts `fence_s` (from TERM to KILL) back from it. Other ends
+    have `grace_s` for that. `timeout_s` counts from the start of the task's process.
     """
 
     run: str
@@ -62,6 +62,7 @@ class StartTask:
     priority: int
     order: int
     grace_s: float
+    fence_s: float
     timeout_s: float | None
     deadline: float
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 
 from cisbot.core.dags.definition import Definition
+from cisbot.core.effects import AskEnd
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, EventId
 from cisbot.core.room.events import Message, Reaction, Rejected, RoomEvent
@@ -95,6 +97,31 @@ class TextRead:
     why: str = ""
 
 
+class EndReply(Enum):
+    """What became of a request about the delayed end."""
+
+    DONE = "done"
+    REFUSED = "the homeserver will not"
+    GONE = "the homeserver has no such end: it was sent, or dropped"
+    LIMITED = "too many requests: it did nothing"
+    UNSENT = "the homeserver was not reached: it did nothing"
+    UNKNOWN = "no usable answer: it may have been done"
+
+
+@dataclass(frozen=True, slots=True)
+class EndAnswer:
+    """The answer to an `ArmEnd` (with the `delay_id` where done), a `RestartEnd` or a `CancelEnd`.
+
+    `wait_s`: how long the homeserver asks to wait, where it does; `why` is for people.
+    """
+
+    asked: AskEnd
+    reply: EndReply
+    delay_id: str = field(default="", repr=False)
+    wait_s: float = 0.0
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
     """A validated frame from a worker about a task."""
@@ -157,6 +184,7 @@ Input = (
     | StoryRead
     | RunsRead
     | TextRead
+    | EndAnswer
     | WorkerReport
     | WorkerLost
     | Definitions

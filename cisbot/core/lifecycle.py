@@ -5,6 +5,7 @@ A run is begun only by a win that is still good, and let go only when its last p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -39,18 +40,27 @@ from cisbot.core.settings import Settings
 STORY = "story "  # the tag of a question, before the run: asked after a win
 LOOK = "look "  # the same before a wish, or where a run ended unseen
 STORIES_MAX = 50  # asked for at once
+FENCES_PER_DELAY = 6  # between TERM and deadline; a restart each third of the delay may fail once before
 
 
 class Lifecycle:
     """The runs that this node holds or would hold. `Coordinator` adds the room and the way in and out."""
 
-    def __init__(self, settings: Settings, me: Me, kept: Kept, version: str, path: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        me: Me,
+        kept: Kept,
+        version: str,
+        path: str = "",
+        end_delay_s: float = 0.0,  # of the delayed end, where this room's homeserver and charter allow it
+    ) -> None:
         self.settings = settings
         self.me = me
         self.version = version
         self.ledger = Ledger(kept.bounds)
         self.ledger.load(kept.sure, kept.unsure)
-        self.keeper = Keeper(me, self.ledger)
+        self.keeper = Keeper(me, self.ledger, end_delay_s=end_delay_s)
         self.contender = Contender(self.keeper)
         self.memory = Memory(self.keeper)
         self.remembering = Remembering(self.memory)
@@ -69,6 +79,7 @@ class Lifecycle:
             settings.coordinator.kill_grace,
             path,
             tuple(settings.policy.rooms),
+            end_delay_s / FENCES_PER_DELAY if end_delay_s else math.inf,
         )
         self.status = StatusBoard(self.board, me)
         self.desk = Desk(self)
@@ -219,6 +230,20 @@ class Lifecycle:
         self._out.work.append(CancelWork(run, 0.0))
         self.status.fenced(run)
 
+    def _stay(self, now: Instant) -> None:
+        """Keep the delayed end from being sent; go, where this incarnation is over all the same."""
+        if self.ready and not self.left:
+            self._out.asks.extend(self.keeper.ask_end(now.boot, leaving=self.draining))
+        if self.keeper.mine_over and not self.draining and self._out.halt is None:
+            self._out.halt, self._out.anew = self.presence.ended(self.keeper.armed)
+
+    def _announce(self, now: Instant) -> None:
+        """The node's record: sent at start and when its definitions changed."""
+        known = self.keeper.armed.settled or self.presence.deadline() is not None  # what failed can't wait
+        if known and self.presence.untold(self.hashes, now.boot):
+            record = node_record(self.me, self.hashes, self.settings.node, self.version, gone=False)
+            self._say(self.presence.tell(self.hashes, record))
+
     # -- cancelling and stopping -------------------------------------------------------------------
 
     def cancel(self, run: Run, user: UserId, now: Instant) -> None:
@@ -307,6 +332,8 @@ class Lifecycle:
             return []
         if not self.board.is_node(self.me.account):
             return []  # its record comes first: whoever judges its claims must know it for a node
+        if not self.keeper.armed.fit(now.boot):
+            return []
         room = self.settings.coordinator.max_runs - len(self.keeper.holds)
         unread = self.unfollowed - self._looked
         candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper)

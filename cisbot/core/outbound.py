@@ -41,6 +41,7 @@ class Outbound:
     work: list[Work] = field(default_factory=list)
     halt: str | None = None
     done: bool = False
+    anew: bool = False
 
     def step(self) -> Step:
         """The finished step."""
@@ -52,4 +53,5 @@ class Outbound:
             tuple(self.work),
             self.halt,
             self.done,
+            self.anew,
         )

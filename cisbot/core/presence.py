@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cisbot.core.claims.armed import Armed
 from cisbot.core.claims.messages import Me
 from cisbot.core.effects import Send
 from cisbot.core.inputs import SendFailed
@@ -67,6 +68,18 @@ class Presence:
     def deadline(self) -> float | None:
         """When the record is sent again."""
         return self._again_at
+
+    def ended(self, armed: Armed) -> tuple[str, bool]:
+        """This incarnation was ended while it lives: why it must stop, and whether the node goes on anew.
+
+        By its own delayed end it does. Where it had none, somebody else speaks for its account.
+        """
+        if armed.bound:
+            return f"this incarnation is over: {armed.over}", True
+        return (
+            f"another process of {self._me.account} ended this one. Give every node its own account; "
+            "if the other is gone, start this one again"
+        ), False
 
     def record(self, record: NodeRecord) -> str | None:
         """A node says who it is. Whoever stands first in the stream stays, so exactly one of two yields."""

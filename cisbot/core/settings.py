@@ -20,6 +20,7 @@ from cisbot.core.scopes import ScopeKind
 from cisbot.errors import FieldError
 
 SECONDS_MAX = 366 * 86_400
+END_DELAY_S_MIN = 3.0  # homeservers let an account restart delayed events once a second
 CREDENTIALS = ("access_token", "password", "access_token_file", "password_file")
 
 _RESERVED_NODES = ("any", "all")
@@ -73,6 +74,14 @@ def _secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _end_delay(seconds: float) -> float:
+    if 0 < seconds < END_DELAY_S_MIN:
+        raise FieldError(
+            "coordinator.end_delay", f"{seconds:g} is too short", f"0 (off), or at least {END_DELAY_S_MIN:g}"
+        )
+    return seconds
+
+
 Duration = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
 Secret = Annotated[SecretStr, Strict(False), AfterValidator(guard(_secret))]
 FilePath = Annotated[Path, Strict(False)]
@@ -88,6 +97,12 @@ class Coordinator(Model):
     max_workers: int = Field(default=8, ge=1, le=1000)
     max_runs: int = Field(default=16, ge=1, le=150)
     kill_grace: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    end_delay: Annotated[float, Field(ge=0, le=86_400), AfterValidator(guard(_end_delay))] = 30.0
+
+    @property
+    def armed_s(self) -> float:
+        """The delay of this node's delayed end; 0 where it would free nothing sooner than the lease does."""
+        return self.end_delay if self.end_delay < self.claim_lease_duration else 0.0
 
 
 class Worker(Model):

@@ -13,7 +13,8 @@ from cisbot.core.room.events import Charter
 from cisbot.core.room.wire import T_CHARTER, TIMELINE_TYPES
 from cisbot.core.settings import Matrix
 from cisbot.errors import CisbotError
-from cisbot.matrix.http import Unreachable
+from cisbot.matrix.delayed import delay_s_max
+from cisbot.matrix.http import Api, Unreachable
 from cisbot.matrix.login import SESSION_FILE, load_session, log_in, try_password
 from cisbot.matrix.power import NODE_LEVEL, NODE_STATE, Levels, read_levels, room_version
 from cisbot.matrix.reads import whole_state
@@ -34,10 +35,15 @@ class Finding:
 
 
 async def check_room(
-    matrix: Matrix, data_dir: FilePath, say: Callable[[str], None] = lambda _: None
+    matrix: Matrix,
+    data_dir: FilePath,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    end_delay_s: float = 0.0,
 ) -> list[Finding]:
-    """Log in, join the room if invited, and look whether all that a node needs is there. Never raises
-    CisbotError: a failure is a finding, and what depends on it is left out.
+    """Log in, join the room if invited, and look whether all that a node needs is there, and how long the
+    homeserver takes to free what a dead node held. Never raises CisbotError: a failure is a finding, and
+    what depends on it is left out.
     """
     kept = load_session(data_dir / SESSION_FILE)
     try:
@@ -52,9 +58,35 @@ async def check_room(
             return [*found, Finding(False, f"be in the room {matrix.room}", str(error))]
         found.append(Finding(True, f"is in the room {matrix.room}"))
         try:
-            return [*found, *room_findings(await whole_state(api, room_id), api.user_id, room_id)]
+            state = await whole_state(api, room_id)
+            found += room_findings(state, api.user_id, room_id)
+            return [*found, await _delayed_end(api, state, end_delay_s)]
         except CisbotError as error:
             return [*found, Finding(False, "read the room's state", str(error))]
+
+
+def allows_delayed_ends(state: Sequence[Mapping[str, object]]) -> bool:
+    """Whether the charter lets nodes have delayed ends."""
+    charters = (decode(event) for event in state if event.get("type") == T_CHARTER)
+    return any(isinstance(charter, Charter) and charter.delayed_ends for charter in charters)
+
+
+async def _delayed_end(api: Api, state: Sequence[Mapping[str, object]], delay_s: float) -> Finding:
+    """Whether a dead node's claims are free sooner than their lease. A node works without it."""
+    lease = "what a dead node held is free after its lease"
+    if not delay_s:
+        return Finding(True, f"no delayed end by its settings: {lease}")
+    if not allows_delayed_ends(state):
+        return Finding(True, f"the charter forbids delayed ends: {lease}")
+    most_s = await delay_s_max(api)
+    if most_s >= delay_s:
+        return Finding(
+            True, f"the homeserver has delayed events: a dead node's claims are free in {delay_s:g} s"
+        )
+    mend = "Synapse offers them by max_event_delay_duration: 24h"
+    if most_s:
+        return Finding(True, f"the homeserver delays events by {most_s:g} s at most: {lease}", mend)
+    return Finding(True, f"the homeserver has no delayed events (MSC4140): {lease}", mend)
 
 
 async def _credentials(matrix: Matrix, by_session: bool, say: Callable[[str], None]) -> list[Finding]:

@@ -59,6 +59,7 @@ class RoomPlan:
     lease_s_max: int = LEASE_S_MAX
     epoch_step_max: int = EPOCH_STEP_MAX
     room_version: str | None = None
+    delayed_ends: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +195,6 @@ def _charter(api: Api, plan: RoomPlan) -> JsonMap:
         home=server_of(api.user_id),
         lease_s_max=plan.lease_s_max,
         epoch_step_max=plan.epoch_step_max,
+        delayed_ends=plan.delayed_ends,
     ).model_dump(mode="json")
     return charter

@@ -6,10 +6,22 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from cisbot.core.effects import Ask, ReadBack, ReadLog, ReadMedia, ReadRuns, ReadState, ReadStory, Send
+from cisbot.core.effects import (
+    Ask,
+    AskEnd,
+    ReadBack,
+    Reading,
+    ReadLog,
+    ReadMedia,
+    ReadRuns,
+    ReadState,
+    ReadStory,
+    Send,
+)
 from cisbot.core.ids import RoomId
 from cisbot.core.inputs import BackRead, Input, RunsRead, StateRead, StoryRead, TextRead
 from cisbot.errors import CisbotError
+from cisbot.matrix.delayed import ask_end
 from cisbot.matrix.http import Api, Method, Path, Refused, TokenDead
 from cisbot.matrix.media import read_media
 from cisbot.matrix.outbox import Outbox
@@ -70,6 +82,7 @@ class MatrixRoom:
         self._outbox = outbox
         self._emit = emit
         self._tasks: set[asyncio.Task[None]] = set()
+        self._about_end: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(ASKS_AT_ONCE_MAX)
 
     def send(self, send: Send) -> None:
@@ -83,8 +96,9 @@ class MatrixRoom:
     def ask(self, ask: Ask) -> None:
         """Start one read; its answer follows as an input."""
         task = asyncio.get_running_loop().create_task(self._answer(ask))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for group in (self._tasks, self._about_end) if isinstance(ask, AskEnd) else (self._tasks,):
+            group.add(task)
+            task.add_done_callback(group.discard)
 
     async def close(self) -> None:
         """Give up the open questions; they are not answered."""
@@ -92,11 +106,19 @@ class MatrixRoom:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until requests about the delayed end are answered, but not longer."""
+        if self._about_end:
+            await asyncio.wait(tuple(self._about_end), timeout=timeout_s)
+
     async def _answer(self, ask: Ask) -> None:
+        if isinstance(ask, AskEnd):  # claims hang on it: it waits for no reading
+            self._emit(await ask_end(self._api, self._room_id, ask))
+            return
         async with self._slots:
             self._emit(await self._read(ask))
 
-    async def _read(self, ask: Ask) -> StateRead | BackRead | StoryRead | RunsRead | TextRead:
+    async def _read(self, ask: Reading) -> StateRead | BackRead | StoryRead | RunsRead | TextRead:
         match ask:
             case ReadState():
                 return await read_state(self._api, self._room_id, ask)

@@ -11,22 +11,24 @@ from pathlib import Path
 import cisbot
 from cisbot.core.claims.messages import Me
 from cisbot.core.coordinator import Coordinator
-from cisbot.core.effects import Answer, CancelWork, MoveDeadline, Put, StartWork, Work
+from cisbot.core.effects import Answer, ArmEnd, CancelWork, MoveDeadline, Put, StartWork, Work
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import RoomId, UserId
-from cisbot.core.inputs import Input, Stop, WorkerLost, WorkerReport
+from cisbot.core.inputs import EndAnswer, EndReply, Input, Stop, WorkerLost, WorkerReport
 from cisbot.core.outbound import Kept
 from cisbot.core.settings import Settings
 from cisbot.errors import CisbotError
-from cisbot.matrix.check import room_findings
-from cisbot.matrix.http import Api
+from cisbot.matrix.check import allows_delayed_ends, room_findings
+from cisbot.matrix.delayed import delay_s_max
+from cisbot.matrix.http import Api, RateLimited, Unreachable
 from cisbot.matrix.outbox import Outbox
 from cisbot.matrix.reads import whole_state
 from cisbot.matrix.rooms import MatrixRoom, join
+from cisbot.matrix.waiting import Backoff, pause
 from cisbot.node.datadir import Identity, check_ways, identities, watch
 from cisbot.node.definitions import DagFiles
 from cisbot.node.kept import load_kept
-from cisbot.node.loop import NodeLoop
+from cisbot.node.loop import Anew, NodeLoop
 from cisbot.node.socket import LocalDoor
 from cisbot.node.system import SystemClock, boot_time, new_incarnation
 from cisbot.node.trace import TraceFile
@@ -39,6 +41,8 @@ from cisbot.supervisor.pool import Pool
 DATABASE = "node.db"
 SOCKET = "node.sock"
 GOODBYE_S = 5.0
+STEADY_S = 60.0  # an incarnation that lived so long was not hasty
+UNCLEAR_MAX = 3  # then one incarnation does without a delayed end
 
 Say = Callable[[str], None]
 Follow = Callable[[RoomId, str | None, "Node"], Awaitable[None]]
@@ -65,11 +69,15 @@ class Node:
         self._code_path = code_path  # what workers import cisbot from, if not from where we are
         self.outbox: Outbox | None = None
         self._loop: NodeLoop | None = None
+        self._stopped = asyncio.Event()
+        self._unclear = 0  # armings in a row of which nobody knows what became
         self._held: dict[Path, Identity] = {}
 
     def emit(self, item: Input) -> None:
         """Hand one input to the loop."""
         assert self._loop is not None
+        if isinstance(item, EndAnswer) and isinstance(item.asked, ArmEnd):
+            self._unclear = self._unclear + 1 if item.reply is EndReply.UNKNOWN else 0
         self._loop.emit(item)
 
     def fail(self, error: BaseException) -> None:
@@ -81,14 +89,36 @@ class Node:
         """End cleanly: give back what is held, say goodbye. False where it has not begun yet."""
         if self._loop is None:
             return False
+        self._stopped.set()
         self._loop.emit(Stop())
         return True
 
     async def serve(self, follow: Follow) -> None:
         """Run the node; `follow` feeds it the room's batches until it is cancelled.
 
-        Raises `CisbotError` where the node can't start or go on.
+        One incarnation after the other, where the homeserver ends them. Raises `CisbotError` where the node
+        can't start or go on.
         """
+        backoff = Backoff(self.settings.matrix.user_id, first_s=0.2, most_s=30.0)
+        again = False
+        while not self._stopped.is_set():
+            began = boot_time()
+            try:
+                await self._serve(follow)
+                return
+            except Anew as over:
+                self.say(f"{over}; going on as a new one")
+                again = True
+            except (Unreachable, RateLimited) as away:
+                if not again:
+                    raise
+                self.say(f"can't go on yet, trying: {away}")
+            if boot_time() - began > STEADY_S:
+                backoff.reset()
+            await pause(backoff.next_s(), self._stopped)
+
+    async def _serve(self, follow: Follow) -> None:
+        """Be one incarnation. Raises `Anew` when that is over."""
         data_dir = self.settings.node.data_dir
         data_dir.mkdir(parents=True, exist_ok=True)
         check_ways(data_dir)
@@ -100,9 +130,18 @@ class Node:
             self._held = identities(held)
             kept = await load_kept(store)
             room_id = await join(self.api, self.settings.matrix.room)
-            await self._check_fit(room_id)
+            allowed = await self._check_fit(room_id)
             await self._check_room(store, room_id)
-            await self._run(stack, store, kept, room_id, follow)
+            delay_s = await self._end_delay_s() if allowed else 0.0
+            await self._run(stack, store, kept, room_id, follow, delay_s)
+
+    async def _end_delay_s(self) -> float:
+        """The delay of this incarnation's delayed end; 0: it does without."""
+        delay_s = self.settings.coordinator.armed_s if self.settings.node.execute else 0.0
+        if not delay_s or self._unclear >= UNCLEAR_MAX:
+            self._unclear = 0
+            return 0.0
+        return delay_s if delay_s <= await delay_s_max(self.api) else 0.0
 
     async def _check_room(self, store: SqliteStore, room_id: RoomId) -> None:
         meta = {str(r["key"]): str(r["value"]) for r in await store.rows("meta")}
@@ -113,19 +152,30 @@ class Node:
             )
         await store.commit([Put("meta", {"key": "room", "value": room_id})])
 
-    async def _check_fit(self, room_id: RoomId) -> None:
-        """Refuse a room in which this node can't work; `cisbot check` says the same."""
-        findings = room_findings(await whole_state(self.api, room_id), self.api.user_id, room_id)
+    async def _check_fit(self, room_id: RoomId) -> bool:
+        """Refuse a room in which this node can't work; `cisbot check` says the same.
+
+        Returns whether its charter allows delayed ends.
+        """
+        state = await whole_state(self.api, room_id)
+        findings = room_findings(state, self.api.user_id, room_id)
         lacking = [f"{f.what}; {f.how_to_mend}" for f in findings if not f.ok]
         if lacking:
             raise CisbotError("\n".join(lacking))
+        return allows_delayed_ends(state)
 
     async def _run(
-        self, stack: AsyncExitStack, store: SqliteStore, kept: Kept, room_id: RoomId, follow: Follow
+        self,
+        stack: AsyncExitStack,
+        store: SqliteStore,
+        kept: Kept,
+        room_id: RoomId,
+        follow: Follow,
+        delay_s: float,
     ) -> None:
         settings, data_dir = self.settings, self.settings.node.data_dir
         me = Me(settings.node.id, UserId(settings.matrix.user_id), new_incarnation())
-        coordinator = Coordinator(settings, me, kept, cisbot.__version__, search_path())
+        coordinator = Coordinator(settings, me, kept, cisbot.__version__, search_path(), delay_s)
         outbox = Outbox(self.api, room_id, self.emit)
         room = MatrixRoom(self.api, room_id, outbox, self.emit)
         door = LocalDoor(data_dir / SOCKET, self.emit)
@@ -150,11 +200,13 @@ class Node:
             trace=self._open_trace(stack),
         )
         self.outbox, self._loop = outbox, loop
+        if self._stopped.is_set():
+            loop.emit(Stop())
         stack.push_async_callback(room.close)
         stack.push_async_callback(pool.close, settings.coordinator.kill_grace)
         await door.open()
         stack.push_async_callback(door.close)
-        await self._together(loop, kept, outbox, follow(room_id, kept.cursor, self))
+        await self._together(loop, kept, room, outbox, follow(room_id, kept.cursor, self))
 
     def _open_trace(self, stack: AsyncExitStack) -> TraceFile | None:
         if self._trace is None:
@@ -163,7 +215,9 @@ class Node:
         stack.callback(trace.close)
         return trace
 
-    async def _together(self, loop: NodeLoop, kept: Kept, outbox: Outbox, following: Awaitable[None]) -> None:
+    async def _together(
+        self, loop: NodeLoop, kept: Kept, room: MatrixRoom, outbox: Outbox, following: Awaitable[None]
+    ) -> None:
         """The loop is the node; when it ends, the others end. When another fails, the loop hears it."""
 
         def ended(helper: asyncio.Future[None]) -> None:
@@ -177,6 +231,7 @@ class Node:
             await loop.run(kept)
             await outbox.drain(GOODBYE_S)
             await loop.note_sent()
+            await room.settle(GOODBYE_S)
         finally:
             for helper in helpers:
                 helper.cancel()

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 
 from cisbot.core.coordinator import Coordinator
-from cisbot.core.effects import Step
-from cisbot.core.inputs import Input, RoomBatch, SendDone, SendFailed, Tick
+from cisbot.core.effects import CancelEnd, Step
+from cisbot.core.inputs import EndAnswer, EndReply, Input, RoomBatch, SendDone, SendFailed, Tick
 from cisbot.core.outbound import Kept
 from cisbot.core.room.events import Message
 from cisbot.errors import CisbotError
@@ -21,6 +21,10 @@ from cisbot.store.outbox_rows import send_to_row
 
 class Halted(CisbotError):
     """The node can't go on; the text says why and what to do."""
+
+
+class Anew(CisbotError):
+    """This incarnation is over, for the reason in the text; the node goes on as a new one."""
 
 
 class NodeLoop:
@@ -58,7 +62,7 @@ class NodeLoop:
         self._queue.put_nowait(error)
 
     async def run(self, kept: Kept) -> None:
-        """Run until a `Stop` is handled. Raises `Halted`, or what an adapter failed with."""
+        """Run until a `Stop` is handled. Raises `Halted`, `Anew`, or what an adapter failed with."""
         await self.begin(kept)
         while not await self.turn():
             pass
@@ -76,7 +80,7 @@ class NodeLoop:
     async def turn(self) -> bool:
         """Wait for one input and do all that follows from it; whether the node's work is done for good.
 
-        Raises `Halted`, or what an adapter failed with.
+        Raises `Halted`, `Anew`, or what an adapter failed with.
         """
         item = await self._queue.get()
         if isinstance(item, BaseException):
@@ -85,6 +89,8 @@ class NodeLoop:
             await self._read_files()
         if isinstance(item, SendFailed) and item.errcode not in ("SUPERSEDED", "WITHDRAWN"):
             self._say(f"could not send {item.txn}: {item.errcode} {item.why}")
+        if isinstance(item, EndAnswer) and item.reply is EndReply.REFUSED:
+            self._say(f"the homeserver refuses a delayed end: {item.why}")
         step = self._coordinator.handle(item, self._clock.now())
         if self._trace is not None:
             self._trace(item, step)
@@ -92,12 +98,18 @@ class NodeLoop:
         return step.done
 
     async def note_sent(self) -> None:
-        """After the end: keep which of the last words the homeserver has, so that they aren't said again."""
+        """After the end: keep which of the last words the homeserver has, so that they aren't said again.
+
+        The delayed end is taken back, once the end itself is there.
+        """
         while not self._queue.empty():
             item = self._queue.get_nowait()
             if isinstance(item, SendDone | SendFailed):
                 step = self._coordinator.handle(item, self._clock.now())
                 await self._store.commit(step.persist)
+                for ask in step.ask:
+                    if isinstance(ask, CancelEnd):
+                        self._room.ask(ask)
 
     async def _read_files(self) -> None:
         found = await self._files.read()
@@ -117,7 +129,7 @@ class NodeLoop:
         for work in step.work:
             self._workers.do(work)
         if step.halt is not None:
-            raise Halted(step.halt)
+            raise Anew(step.halt) if step.anew else Halted(step.halt)
         self._arm()
 
     def _arm(self) -> None:

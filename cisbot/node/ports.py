@@ -31,7 +31,7 @@ class Room(Protocol):
         """Take back a send that waits; one in flight or unknown is left alone."""
 
     def ask(self, ask: Ask) -> None:
-        """Start one read; its answer follows as an input."""
+        """Start one read, or a request about the delayed end; its answer follows as an input."""
 
 
 class Store(Protocol):

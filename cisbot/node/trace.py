@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cisbot.core.effects import StartWork, Step, Work
-from cisbot.core.inputs import Input, RoomBatch, WorkerReport
+from cisbot.core.inputs import EndAnswer, Input, RoomBatch, WorkerReport
 from cisbot.node.system import boot_time
 
 
@@ -25,13 +25,17 @@ class TraceFile:
             case WorkerReport():
                 frame = item.frame
                 line["task"] = f"{type(frame).__name__} {frame.run} {frame.task} {frame.attempt}"
+            case EndAnswer():
+                line["end"] = f"{type(item.asked).__name__} {item.reply.name}"
             case _:
                 pass
         line["persist"] = len(step.persist)
         line["send"] = [f"{send.type} {send.txn}" for send in step.send]
         line["work"] = [_named(work) for work in step.work]
+        if step.ask:
+            line["ask"] = [type(ask).__name__ for ask in step.ask]
         if step.halt is not None:
-            line["halt"] = step.halt
+            line["anew" if step.anew else "halt"] = step.halt
         self._file.write(json.dumps(line) + "\n")
 
     def close(self) -> None:

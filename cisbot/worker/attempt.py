@@ -91,17 +91,19 @@ class Attempt:
         return self._report(child, untouched)
 
     def _fence_due(self) -> bool:
-        return boot() >= self._deadline - self.frame.grace_s - MARGIN_S
+        return boot() >= self._fence_at()
+
+    def _fence_at(self) -> float:
+        return self._deadline - self.frame.fence_s - MARGIN_S
 
     async def _step(self, fds: tuple[int, ...]) -> None:
         """Wait for `fds`, a nudge or the next moment that stops the attempt, and stop it if it has come."""
         if self._fence_due():
-            self.stop("fenced", self.frame.grace_s)
+            self.stop("fenced", self.frame.fence_s)
         elif boot() >= self._timeout_at:
             self.stop("timeout", self.frame.grace_s)
         else:
-            fence = self._deadline - self.frame.grace_s - MARGIN_S
-            await self._waiter.wait(fds, min(fence, self._timeout_at))
+            await self._waiter.wait(fds, min(self._fence_at(), self._timeout_at))
 
     async def _sweep(self, child: Child) -> set[str]:
         """TERM, grace, KILL to all that is left, escaped ones too, until nothing lives.

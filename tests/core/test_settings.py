@@ -34,6 +34,16 @@ def test_isolation_names_kinds_of_scopes() -> None:
     assert [one.kind for one in Isolation] == [*ScopeKind]
 
 
+@pytest.mark.parametrize(
+    ("end_delay", "lease", "armed"), [(30, 300, 30), (0, 300, 0), (30, 30, 0), (30, 24, 0), (4, 30, 4)]
+)
+def test_an_end_is_delayed_only_where_it_comes_before_the_lease(
+    end_delay: float, lease: float, armed: float
+) -> None:
+    made = make(coordinator={"end_delay": end_delay, "claim_lease_duration": lease})
+    assert made.coordinator.armed_s == armed
+
+
 def test_rules_fall_back() -> None:
     own = {"backup": {"publish": {"power_level": 0}}, "deploy": {"approve": {"power_level": False}}}
     policy = make(policy={"dags": own, "cancel": {"power_level": 10}}).policy
@@ -58,6 +68,8 @@ def test_rules_fall_back() -> None:
         ({"worker": {"max_concurrent_tasks": "4"}}, "valid integer"),
         ({"worker": {"scope_isolation": "none"}}, "'project', 'user', 'dag_type' or 'global'"),
         ({"coordinator": {"worker_idle_timeout": 0}}, "greater than 0"),
+        ({"coordinator": {"end_delay": 1}}, "1 is too short; expected 0 (off), or at least 3"),
+        ({"coordinator": {"end_delay": -1}}, "greater than or equal to 0"),
         ({"other": {}}, "Extra inputs"),
     ],
 )

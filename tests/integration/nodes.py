@@ -28,6 +28,7 @@ class Nodes:
 
     def __init__(self, synapse: Synapse, make_account: MakeAccount, root: Path, *, lease_s: int = 4) -> None:
         self.synapse, self.make_account, self.root, self.lease_s = synapse, make_account, root, lease_s
+        self.end_delay_s = 30.0
         self.operator: Account = make_account("operator")
         self.accounts: dict[str, Account] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -126,6 +127,7 @@ labels = {{ name = "{name}" }}
 
 [coordinator]
 claim_lease_duration = {self.lease_s}
+end_delay = {self.end_delay_s}
 kill_grace = 1
 worker_idle_timeout = 2
 

@@ -16,6 +16,7 @@ import pytest
 
 import cisbot
 from homeserver.accounts import Account
+from homeserver.api import call
 from homeserver.demo.person import Event, Person
 from homeserver.install import install_maubot
 from homeserver.mbp import ROOT, build
@@ -266,6 +267,20 @@ def test_maubot_ends_in_the_middle_of_a_run(make_home: MakeHome, plugin: Path, t
     assert content_of(ended, "io.cisbot.end")["incarnation"] == incarnation
     assert not any(released(event, run) for event in home.person.events)
     home.person.wait("the farewell", lambda e: bool(content_of(e, "io.cisbot.node").get("gone")))
+
+
+def test_an_instance_whose_delayed_end_was_sent_goes_on_by_itself(home: Home, synapse: Synapse) -> None:
+    first = home.start()
+    run = publish_long(home)
+    url = f"{synapse.base_url}/_matrix/client/unstable/org.matrix.msc4140/delayed_events"
+    _, answer = call("GET", url, token=home.account.access_token)
+    (armed,) = answer["delayed_events"]
+    assert call("POST", f"{url}/{armed['delay_id']}/send", {}, token=home.account.access_token)[0] == 200
+    home.follows(first)
+    (home.folder / "gate").touch()
+    assert home.outcome(run) == "succeeded"
+    assert home.maubot.started(home.instance)
+    assert "going on as a new one" in home.maubot.log()
 
 
 def test_bad_settings_are_told_and_can_be_mended(home: Home) -> None:

@@ -102,6 +102,7 @@ def start(folder: Path, script: str, **change: Any) -> StartTask:
         "priority": 0,
         "order": 0,
         "grace_s": 5.0,
+        "fence_s": change.get("grace_s", 5.0),
         "timeout_s": None,
         "deadline": boot() + FAR_S,
     }

@@ -55,6 +55,7 @@ FRAMES = st.one_of(
         priority=INT,
         order=INT,
         grace_s=FLOAT,
+        fence_s=FLOAT,
         timeout_s=st.none() | FLOAT,
         deadline=FLOAT,
     ),

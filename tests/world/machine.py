@@ -17,7 +17,9 @@ from cisbot.core.dags.definition import Definition
 from cisbot.core.dags.parse import parse
 from cisbot.core.effects import (
     Answer,
+    ArmEnd,
     Ask,
+    CancelEnd,
     CancelWork,
     Drop,
     MoveDeadline,
@@ -27,6 +29,7 @@ from cisbot.core.effects import (
     ReadRuns,
     ReadState,
     ReadStory,
+    RestartEnd,
     Send,
     StartWork,
     Step,
@@ -44,6 +47,7 @@ from cisbot.core.inputs import (
     SendDone,
     SendFailed,
     StateRead,
+    Stop,
     StoryRead,
     TextRead,
     Tick,
@@ -60,6 +64,7 @@ from cisbot.core.settings import Coordinator as CoordinatorSettings
 from cisbot.core.settings import Matrix, Node, Policy, Settings
 from cisbot.store.dag_table import KEYS
 from cisbot.store.outbox_rows import send_from_row, send_to_row
+from tests.world.delays import Delays
 from tests.world.room import HOME, ModelRoom
 
 Row = Mapping[str, str | int | float | None]
@@ -85,8 +90,17 @@ class Machine:
         policy: Policy | None = None,
         labels: Mapping[str, str] | None = None,
         max_runs: int = 16,
+        delays: Delays | None = None,
+        end_delay_s: float = 0.0,
     ) -> None:
         self.room = room
+        self.delays = delays or Delays(room)
+        self.end_delay_s = end_delay_s
+        self.over: list[str] = []  # why incarnations ended while they lived
+        self.again = False  # the host starts a new one
+        self.stopped = False  # SIGSTOP to the node, not to its worker
+        self.deadlines: dict[str, float] = {}
+        self._unheard: list[Input] = []
         self.name = name
         self.account = f"@{name}:{HOME}"
         self.dags = dags
@@ -140,7 +154,7 @@ class Machine:
         incarnation = Incarnation(f"{self.name}-{self._starts}")
         me = Me(NodeId(self.name), UserId(self.account), incarnation)
         kept = self._kept()
-        self.coordinator = Coordinator(settings, me, kept, "test")
+        self.coordinator = Coordinator(settings, me, kept, "test", end_delay_s=self.end_delay_s)
         self.alive, self.halted, self.running = True, None, {}
         found = Definitions({d.id: d for d in self.dags}, ())
         self._perform(self.coordinator.handle(found, now), now)
@@ -149,7 +163,8 @@ class Machine:
 
     def crash(self) -> None:
         """The process dies, with all its tasks."""
-        self.alive, self.running, self.crash_after, self.deaf = False, {}, None, []
+        self.alive, self.stopped, self.running, self.crash_after, self.deaf = False, False, {}, None, []
+        self._unheard = []
 
     def lose(self) -> None:
         """The database is gone too."""
@@ -158,7 +173,7 @@ class Machine:
 
     def sync(self, now: Instant) -> bool:
         """Hand the node what is new in the room; whether there was something."""
-        if not self.alive or self._place >= len(self.room.stream):
+        if not self.alive or self.stopped or self._place >= len(self.room.stream):
             return False
         start, self._place = self._place, len(self.room.stream)
         self.feed(RoomBatch(str(self._place), self.room.events(start)), now)
@@ -170,10 +185,26 @@ class Machine:
             self._perform(self.coordinator.handle(item, now), now)
 
     def tick(self, now: Instant) -> None:
-        """Time has come."""
+        """Time has come. A stopped node does not notice; its worker kills what passed its deadline."""
+        if self.stopped:
+            for key in [k for k in self.running if now.boot >= self.deadlines[k[0]]]:
+                del self.running[key]
+                self._unheard.append(WorkerReport(TaskEnded(*key, None, 9, "fenced", "", "", {})))
+            return
         deadline = self.coordinator.deadline() if self.alive else None
         if deadline is not None and deadline <= now.boot:
             self.feed(Tick(), now)
+
+    def stop(self, now: Instant) -> None:
+        """SIGTERM; its last words are said and confirmed."""
+        self.feed(Stop(), now)
+
+    def go_on(self, now: Instant) -> None:
+        """SIGCONT."""
+        self.stopped = False
+        for report in self._unheard:
+            self.feed(report, now)
+        self._unheard = []
 
     def end_task(
         self,
@@ -202,6 +233,11 @@ class Machine:
                 case Drop():
                     self.rows[write.table].pop(write.key, None)
         self.done = self.done or step.done
+        if step.halt is not None and step.anew:
+            self.over.append(step.halt)
+            self.crash()
+            self.again = True
+            return
         if step.halt is not None:
             self.halted, self.alive = step.halt, False
             return
@@ -238,6 +274,8 @@ class Machine:
                 asked = {run_event(run) for run in ask.runs}
                 about = [e for e in said if {e.event_id, getattr(e, "target", None)} & asked]
                 self.feed(RunsRead(ask.tag, tuple(about)), now)
+            case ArmEnd() | RestartEnd() | CancelEnd():
+                self.feed(self.delays.request(self.account, ask, now.boot), now)
             case ReadStory():
                 events = tuple(e for e in self.room.events(0) if getattr(e, "run", None) == ask.run)
                 self.feed(StoryRead(ask.tag, events), now)
@@ -251,7 +289,9 @@ class Machine:
             case CancelWork():
                 for key in [k for k in self.running if k[0] == work.run]:
                     self.end_task(key[1], now, code=-15, reason="cancelled")
-            case MoveDeadline() | Answer():
+            case MoveDeadline():
+                self.deadlines[work.run] = work.deadline
+            case Answer():
                 pass
             case _:
                 raise AssertionError(work)
@@ -281,6 +321,7 @@ class Machine:
     def _work(self, frame: StartTask, now: Instant) -> None:
         key = (frame.run, frame.task, frame.attempt)
         self.running[key] = frame
+        self.deadlines[frame.run] = frame.deadline
         self.began.append(f"{frame.task}@{frame.env['CIS_FENCE']}")
         self.feed(WorkerReport(TaskStarted(*key, 1)), now)
         if self.auto and key in self.running:

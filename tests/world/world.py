@@ -5,6 +5,7 @@ from __future__ import annotations
 from cisbot.core.dags.definition import Definition
 from cisbot.core.inputs import Instant
 from cisbot.core.settings import Policy
+from tests.world.delays import Delays
 from tests.world.machine import Machine
 from tests.world.room import OPERATOR, ModelRoom
 
@@ -23,12 +24,18 @@ class World:
         lease_s_max: int = 600,
         policy: Policy | None = None,
         max_runs: int = 16,
+        end_delay_s: float = 0.0,
     ) -> None:
         self.room = ModelRoom(lease_s_max)
+        self.delays = Delays(self.room)
         self.boot = 1_000.0
         self.machines = [
-            Machine(self.room, f"node-{n + 1}", dags, policy=policy, max_runs=max_runs) for n in range(nodes)
-        ]
+            Machine(
+                self.room, f"node-{n + 1}", dags, policy=policy, max_runs=max_runs, delays=self.delays,
+                end_delay_s=end_delay_s,
+            )
+            for n in range(nodes)
+        ]  # fmt: skip
         for machine in self.machines:
             machine.start(self.now)
         self.settle()
@@ -45,9 +52,19 @@ class World:
             for machine in self.machines:
                 if machine.alive:
                     machine.tick(self.now)
+                if machine.again:
+                    machine.again = False
+                    machine.start(self.now)
+                    moved.append(True)
+            self._look()
             if not any(moved):
                 return
         raise AssertionError("the nodes never come to rest")
+
+    def _look(self) -> None:
+        """No run's tasks run on two machines."""
+        at = [run for machine in self.machines for run in {key[0] for key in machine.running}]
+        assert len(at) == len(set(at)), f"two at once at {self.boot}: {at}"
 
     def wait(self, seconds: float) -> None:
         """Let virtual time pass."""
@@ -55,6 +72,7 @@ class World:
         while self.boot < end:
             self.boot += STEP_S
             self.room.wall_ms += int(STEP_S * 1000)
+            self.delays.fire(self.boot)
             self.settle()
 
     def say(self, body: str, sender: str = OPERATOR, *, wait_s: float = 3.0) -> str:

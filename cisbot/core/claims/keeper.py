@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cisbot.core.claims.answers import Answers
+from cisbot.core.claims.armed import END_SENT, Armed
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
 from cisbot.core.claims.messages import Me, heartbeats, probe, release, restate
 from cisbot.core.claims.state import Accepted, Head
-from cisbot.core.effects import Send
+from cisbot.core.effects import Ask, Send
 from cisbot.core.ids import ClaimKey, Incarnation, Nonce, RunId, UserId
+from cisbot.core.inputs import EndAnswer
 from cisbot.core.room.events import (
     ClaimEvent,
     End,
@@ -31,6 +33,8 @@ from cisbot.core.room.wire import TIMELINE_TYPES, key_of
 RHO = 0.01  # how far the rates of two machines' clocks may differ
 RENEWALS_PER_LEASE = 3
 SENT_MAX = 1_000
+LEASE_OVER = "its lease ran out before a renewal came back"
+END_DUE = "its delayed end may be sent: the homeserver did not answer in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ Fact = Won | Taken | Extended | Ended | Freed | Refused | Learned
 class Keeper:
     """The claims of one node."""
 
-    def __init__(self, me: Me, ledger: Ledger, *, margin_s: float = 0.5) -> None:
+    def __init__(self, me: Me, ledger: Ledger, *, margin_s: float = 0.5, end_delay_s: float = 0.0) -> None:
         self.me = me
         self.ledger = ledger
         self.holds: dict[ClaimKey, Hold] = {}
@@ -119,6 +123,8 @@ class Keeper:
         self.answers = Answers(me, ledger)
         self._won: dict[ClaimKey, int] = {}
         self.mine_over = False
+        self.armed = Armed(me, end_delay_s, self.span)
+        self._leased: dict[ClaimKey, float] = {}  # the deadlines by the leases alone
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -153,6 +159,8 @@ class Keeper:
     def deadline(self) -> float | None:
         """When `due` has something to do."""
         times = [hold.deadline for hold in self.holds.values()]
+        if (request := self.armed.deadline()) is not None:
+            times.append(request)
         if (owed := self.answers.deadline()) is not None:
             times.append(owed)
         if self.holds and self._renew_at is not None:
@@ -164,11 +172,44 @@ class Keeper:
         over = [hold for hold in self.holds.values() if now >= hold.deadline]
         for hold in over:
             del self.holds[hold.key]
-        return [Ended(hold, "its lease ran out before a renewal came back") for hold in over]
+        return [
+            Ended(hold, LEASE_OVER if hold.deadline == self._leased[hold.key] else END_DUE) for hold in over
+        ]
 
     def _schedule(self, now: float) -> None:
         lease = min((h.lease_s for h in self.holds.values()), default=0)
         self._renew_at = now + lease / RENEWALS_PER_LEASE if lease else None
+
+    # -- the delayed end -------------------------------------------------------------------------
+
+    def ask_end(self, now: float, *, leaving: bool = False) -> list[Ask]:
+        """The request about the delayed end that is due, to be sent at once."""
+        return self.armed.due(now, idle=not self.holds and not leaving)
+
+    def end_answered(self, item: EndAnswer, now: float) -> list[Fact]:
+        """What became of such a request: deadlines move, or this incarnation is over."""
+        facts = self._expire(now)
+        self.armed.answered(item, now)
+        if self.armed.over is not None:
+            return facts + self._over(self.armed.over)
+        for hold in list(self.holds.values()):
+            if (moved := self._bounded(hold)) != hold:
+                facts.append(Extended(moved))
+        return facts
+
+    def _bounded(self, hold: Hold) -> Hold:
+        """The hold with the deadline that counts: that of its lease, or the delayed end's if it is sooner."""
+        moved = replace(hold, deadline=min(self._leased[hold.key], self.armed.until))
+        self.holds[hold.key] = moved
+        return moved
+
+    def _over(self, why: str) -> list[Fact]:
+        """This incarnation is over: it holds nothing, and never wins again."""
+        self.mine_over = True
+        self.armed.ended(why)
+        facts: list[Fact] = [Ended(hold, why) for hold in self.holds.values()]
+        self.holds.clear()
+        return facts
 
     # -- receiving -----------------------------------------------------------------------------
 
@@ -179,9 +220,7 @@ class Keeper:
         self._measure(event, now)
         self.answers.arriving(event)
         if isinstance(event, End) and (event.sender, event.incarnation) == self._mine():
-            self.mine_over = True
-            facts.extend(Ended(hold, "this node was ended") for hold in self.holds.values())
-            self.holds.clear()
+            facts.extend(self._over(END_SENT if self.armed.bound else "this node was ended"))
         findings = self.ledger.observe(event)
         for found in findings:
             facts.extend(self._meaning(found, now))
@@ -293,16 +332,15 @@ class Keeper:
             return Taken(holder, take)
         self._won[take.key] = take.epoch
         sent = self._sent.get(take.nonce)
-        deadline = now if sent is None else sent + self.span(take.lease_s)
-        hold = Hold(take.key, take.slot, take.epoch, take.run, take.lease_s, deadline)
-        self.holds[take.key] = hold
+        self._leased[take.key] = now if sent is None else sent + self.span(take.lease_s)
+        hold = self._bounded(Hold(take.key, take.slot, take.epoch, take.run, take.lease_s, now))
         if self._renew_at is None or len(self.holds) == 1:
             self._schedule(sent if sent is not None else now)
         else:
             self._renew_at = min(self._renew_at, now + take.lease_s / RENEWALS_PER_LEASE)
         return Won(hold, take)
 
-    def span(self, lease_s: int) -> float:
+    def span(self, lease_s: float) -> float:
         """Seconds from before the send to the deadline: the lease, less the clocks' drift and a margin."""
         return lease_s * (1 - RHO) - min(self.margin_s, lease_s / 10)
 
@@ -312,9 +350,8 @@ class Keeper:
             return []
         if not any(r.key == key and r.epoch == hold.epoch for r in event.renews):
             return []
-        moved = replace(hold, deadline=max(hold.deadline, sent + self.span(hold.lease_s)))
-        self.holds[key] = moved
-        return [Extended(moved)]
+        self._leased[key] = max(self._leased[key], sent + self.span(hold.lease_s))
+        return [Extended(self._bounded(hold))]
 
     def _extend_unsure(self, event: Heartbeat) -> list[Fact]:
         """A holder whose deadline has not passed renews without proof: its echo counts while unsure too."""

@@ -196,7 +196,17 @@ def probe(me: Me, nonce: Nonce, keys: tuple[ClaimKey, ...]) -> Send:
 def end(me: Me, incarnation: Incarnation) -> Send:
     """An incarnation of this node is over, for ever."""
     content: dict[str, Json] = {"node": me.node, "incarnation": incarnation}
-    return Send(f"end.{incarnation}", wire.T_END, content, Priority.LOCK, durable=True)
+    return Send(end_txn(incarnation), wire.T_END, content, Priority.LOCK, durable=True)
+
+
+def end_txn(incarnation: Incarnation) -> str:
+    """The transaction under which an incarnation's end is sent, by whatever process."""
+    return f"end.{incarnation}"
+
+
+def delayed_end(me: Me) -> Send:
+    """The end that the homeserver is to send in our name. A transaction of its own: each is armed apart."""
+    return Send(me.nonce(), wire.T_END, me.named(), Priority.LOCK)
 
 
 def memory_write(

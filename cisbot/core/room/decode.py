@@ -173,7 +173,9 @@ def _charter(e: _Raw) -> RoomEvent:
     if e.state_key != "":
         raise _Bad("state_key: must be empty")
     m = wire.CharterWire.model_validate(dict(e.content))
-    return ev.Charter(e.event_id, e.sender, e.ts_ms, m.version, m.home, m.lease_s_max, m.epoch_step_max)
+    return ev.Charter(
+        e.event_id, e.sender, e.ts_ms, m.version, m.home, m.lease_s_max, m.epoch_step_max, m.delayed_ends
+    )
 
 
 def _node(e: _Raw) -> RoomEvent:

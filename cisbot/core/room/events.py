@@ -180,6 +180,7 @@ class Charter(Event):
     home: str
     lease_s_max: int
     epoch_step_max: int
+    delayed_ends: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,7 @@ class CharterWire(Wire):
     home: Id
     lease_s_max: Lease = 600
     epoch_step_max: Annotated[int, Field(ge=1, le=EPOCH_MAX)] = 1_000_000
+    delayed_ends: bool = True
 
 
 class NodeWire(Wire):

@@ -9,10 +9,21 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cisbot.core.ids import EventId, NodeId, RunId, UserId, nearest, order_hash, run_event
+from cisbot.core.ids import EventId, Incarnation, NodeId, RunId, UserId, nearest, order_hash, run_event
 from cisbot.core.placement import matches
 from cisbot.core.policy import allowed
-from cisbot.core.room.events import Holder, Member, NodeRecord, Outcome, PowerLevels, RoomCreate, Take
+from cisbot.core.room.events import (
+    ClaimEvent,
+    End,
+    Holder,
+    Member,
+    NodeRecord,
+    Outcome,
+    PowerLevels,
+    Restate,
+    RoomCreate,
+    Take,
+)
 from cisbot.core.runs.state import OF_OUTCOME, NodeInfo, Run, RunStatus
 from cisbot.core.settings import Act, Policy, Rule
 from cisbot.errors import FieldError
@@ -39,6 +50,7 @@ class Board:
         self._of_event: dict[EventId, dict[RunId, None]] = {}
         self._powers: PowerLevels | None = None
         self._creators: tuple[UserId, ...] = ()
+        self._over: dict[UserId, Incarnation] = {}  # the last of each account that ended
 
     # -- the room ------------------------------------------------------------------------------
 
@@ -92,10 +104,16 @@ class Board:
             self.nodes[event.user] = replace(info, gone=True)
             self.dirty_nodes.add(event.user)
 
-    def seen(self, account: UserId, now_ms: int) -> None:
-        """A node showed a sign of life."""
-        if (info := self.nodes.get(account)) is not None:
-            self.nodes[account] = replace(info, seen_ms=now_ms)
+    def seen(self, event: ClaimEvent | Restate, now_ms: int) -> None:
+        """A node showed a sign of life, or one of its incarnations is over."""
+        if (info := self.nodes.get(event.sender)) is not None:
+            self.nodes[event.sender] = replace(info, seen_ms=now_ms)
+        if isinstance(event, End):
+            self._over[event.sender] = event.incarnation
+
+    def over(self, node: NodeInfo) -> bool:
+        """Whether the incarnation that the node told of has ended, and none has come after it yet."""
+        return self._over.get(node.account) == node.incarnation
 
     def is_node(self, account: UserId) -> bool:
         """Whether the account belongs to a node."""

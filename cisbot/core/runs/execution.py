@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from string import Template
@@ -32,6 +33,7 @@ class Place:
     grace_s: float
     path: str = ""
     rooms: tuple[str, ...] = ()
+    fence_s_max: float = math.inf  # from TERM to KILL where a deadline comes
 
 
 class Execution:
@@ -65,6 +67,11 @@ class Execution:
     def grace_s(self) -> float:
         """From TERM to KILL; never more than a quarter of the lease."""
         return min(self.place.grace_s, self.hold.lease_s / 4)
+
+    @property
+    def fence_s(self) -> float:
+        """The same where the deadline comes: a short delayed end leaves less."""
+        return min(self.grace_s, self.place.fence_s_max)
 
     def start_ready(self, now_ms: int) -> tuple[list[StartWork], list[Send]]:
         """Start every task whose needs are met; skip those whose needs failed."""
@@ -128,6 +135,7 @@ class Execution:
             priority=self.run.priority,
             order=self.run.published_ms,
             grace_s=self.grace_s,
+            fence_s=self.fence_s,
             timeout_s=task.timeout_s,
             deadline=self.hold.deadline,
         )

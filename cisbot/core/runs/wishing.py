@@ -75,7 +75,7 @@ def _wish(
 ) -> Wish:
     rivals = board.eligible(run.dag, run.target) if run_node(run.id) is None else []
     order = sorted(
-        {n.account for n in rivals} | {me.account},
+        {n.account for n in rivals if not board.over(n)} | {me.account},
         key=lambda a: (load[a], order_hash(run.id, a)),
     )
     lease = int(min(settings.coordinator.claim_lease_duration, ledger.bounds.lease_s_max))
