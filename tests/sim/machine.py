@@ -97,6 +97,13 @@ class Machine:
         self.process = None
         self.world.crashed(self)
 
+    def anew(self) -> None:
+        """This incarnation is over, and the same process goes on as a new one."""
+        assert self.process is not None
+        self.process.die()
+        self.process = None
+        self.world.after(0.1, self.start)
+
     def halted(self) -> None:
         """The process ends by itself, and is started again."""
         assert self.process is not None

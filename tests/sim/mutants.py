@@ -17,7 +17,7 @@ from cisbot.core.claims import fold as folding
 from cisbot.core.claims.answers import Answers
 from cisbot.core.claims.contend import Contender, Wish
 from cisbot.core.claims.fold import concerns
-from cisbot.core.claims.keeper import Fact, Keeper
+from cisbot.core.claims.keeper import Fact, Hold, Keeper
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
 from cisbot.core.claims.state import Accepted, Bounds, Head, Verdict, Void, VoidReason, carried
 from cisbot.core.effects import Send
@@ -54,10 +54,12 @@ class Mutant:
     faults: Faults
     size: Size = Size.SMALL
     slots: int = 1
+    end_delay: float = 0.0  # of the lease
 
     def focus(self, plan: Plan) -> Plan:
         """A plan in which the rule matters."""
-        return replace(plan, faults=self.faults, slots=self.slots)
+        delay = self.end_delay * plan.lease_s
+        return replace(plan, faults=self.faults, slots=self.slots, end_delay_s=delay)
 
     def found(self, seeds: Iterable[int]) -> int | None:
         """The first seed whose history is broken for want of the rule."""
@@ -76,6 +78,7 @@ LATE = Faults(late=0.25, answer_lost=0.1, sync_lost=0.1, gap=0.02, crash_s=30.0,
 GAPS = Faults(answer_lost=0.05, sync_lost=0.1, gap=0.5, pause_s=15.0, lag_s=1.5)
 LOSSES = Faults(late=0.05, answer_lost=0.05, sync_lost=0.1, gap=0.1, crash_s=5.0, pause_s=20.0, lag_s=20.0)
 CRASHES = Faults(late=0.02, sync_lost=0.05, gap=0.2, crash_s=4.0)
+DELAYS = Faults(late=0.02, pause_s=3.0, down_s=8.0, lag_s=2.0)
 SLEEP = Faults(late=0.02, suspend_s=5.0, pause_s=30.0)
 
 
@@ -241,6 +244,15 @@ def _before_send(stack: Patches) -> None:
     _off(stack, Keeper, "observe", observing)
 
 
+def _delayed(stack: Patches) -> None:
+    def bounded(keeper: Keeper, hold: Hold) -> Hold:
+        moved = replace(hold, deadline=keeper._leased[hold.key])
+        keeper.holds[hold.key] = moved
+        return moved
+
+    _off(stack, Keeper, "_bounded", bounded)
+
+
 def _boot_clock(stack: Patches) -> None:
     _off(stack, Machine, "blind", True)
 
@@ -275,6 +287,13 @@ MUTANTS = {
             _before_send,
             LATE,
             Size.MIDDLE,
+        ),
+        Mutant(
+            "delayed_deadline",
+            "a holder runs on when its delayed end was sent",
+            _delayed,
+            DELAYS,
+            end_delay=0.5,
         ),
         Mutant("boot_clock", "a machine that slept believes that no time has passed", _boot_clock, SLEEP),
     )

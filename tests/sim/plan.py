@@ -78,6 +78,7 @@ class Plan:
     faults: Faults
     chaos_s: float
     task_leases: float  # the longest that a task takes
+    end_delay_s: float  # of the delayed end; 0: the homeserver has none
     slots: int  # of keys other than the global one
     counts: int  # increments of a counter in the public memory
 
@@ -104,14 +105,8 @@ def draw(rng: random.Random, size: Size) -> Plan:
     published = tuple(sorted((rng.uniform(0.3, 0.3 + 0.5 * chaos), rng.choice(some)) for _ in range(runs)))
     counts = 0 if size is Size.LARGE else rng.choice((0, 0, 2, 4))
     longest_task = rng.choice((1.0, 1.0, 3.0))
+    end_delay_s = rng.choice((0.0, 0.0, lease / 2))
     return Plan(
-        nodes,
-        lease,
-        longest,
-        published,
-        faults,
-        chaos,
-        longest_task,
-        rng.choice((1, 1, 1, 2)),
+        nodes, lease, longest, published, faults, chaos, longest_task, end_delay_s, rng.choice((1, 1, 1, 2)),
         counts,
-    )
+    )  # fmt: skip

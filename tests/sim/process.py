@@ -16,13 +16,16 @@ from cisbot.core.claims.contend import Wish
 from cisbot.core.claims.messages import Me
 from cisbot.core.coordinator import Coordinator
 from cisbot.core.effects import (
+    ArmEnd,
     Ask,
+    CancelEnd,
     Drop,
     Put,
     ReadBack,
     ReadRuns,
     ReadState,
     ReadStory,
+    RestartEnd,
     Send,
     Write,
 )
@@ -39,7 +42,7 @@ from cisbot.core.inputs import (
 from cisbot.core.outbound import Kept
 from cisbot.core.settings import Coordinator as CoordinatorSettings
 from cisbot.core.settings import Matrix, Node, Settings
-from cisbot.node.loop import Halted, NodeLoop
+from cisbot.node.loop import Anew, Halted, NodeLoop
 from cisbot.store.dag_table import KEYS
 from tests.sim.network import Outbox
 from tests.sim.plan import DAGS
@@ -114,7 +117,7 @@ class Process:
         self.world = machine.world
         settings = settings_of(machine.name, self.world.plan.lease_s)
         me = Me(NodeId(machine.name), machine.account, incarnation)
-        self.coordinator = Slotted(settings, me, kept, "sim")
+        self.coordinator = Slotted(settings, me, kept, "sim", end_delay_s=self.world.plan.end_delay_s)
         self.coordinator.slots = self.world.plan.slots
         self.outbox = Outbox(self.world, machine.account, self.emit)
         self.workers = Workers(machine, self.emit)
@@ -155,6 +158,9 @@ class Process:
             drive(turn)
         except Died:
             self.machine.crash()
+        except Anew as over:
+            self.world.log("{} goes on as a new incarnation: {}", self.machine.name, over)
+            self.machine.anew()
         except Halted as halted:
             self.world.log("{} halts: {}", self.machine.name, halted)
             self.machine.halted()
@@ -208,7 +214,10 @@ class Process:
         self.outbox.withdraw(txn)
 
     def ask(self, ask: Ask) -> None:
-        """Start one read."""
+        """Start one read, or ask about the delayed end."""
+        if isinstance(ask, ArmEnd | RestartEnd | CancelEnd):
+            self.world.delays.request(self, ask)
+            return
         self.world.after(self.world.rng.uniform(0.005, 0.05), lambda: self._answer(ask))
 
     def _answer(self, ask: Ask) -> None:

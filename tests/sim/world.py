@@ -16,6 +16,7 @@ from cisbot.core.runs.state import RunStatus
 from tests.sim.chaos import STEP_MAX, Chaos
 from tests.sim.checkers import Checkers, Published
 from tests.sim.counter import COUNTER, Counter
+from tests.sim.delays import Delays
 from tests.sim.homeserver import Homeserver
 from tests.sim.machine import Machine
 from tests.sim.plan import CALM, Focus, Size, draw
@@ -39,6 +40,7 @@ class World:
         self.faults = self.plan.faults
         self.down_until = 0.0
         self.server = Homeserver()
+        self.delays = Delays(self)
         self.checkers = Checkers(Bounds(self.plan.lease_max_s, STEP_MAX), self.server)
         self.counter = Counter(self)
         self._crashed = 0.0
