@@ -40,7 +40,7 @@ class NodeLoop:
         clock: Clock,
         files: Files,
         say: Callable[[str], None],
-        trace: Callable[[Input, Step], None] | None = None,
+        trace: Callable[[Input, float, Step], None] | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._room = room
@@ -50,16 +50,16 @@ class NodeLoop:
         self._files = files
         self._say = say
         self._trace = trace
-        self._queue: asyncio.Queue[Input | BaseException] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Input | BaseException, float]] = asyncio.Queue()  # with when it came
         self._cancel_timer: Callable[[], None] | None = None
 
     def emit(self, item: Input) -> None:
         """Hand in one input; called by the adapters, on the loop's thread."""
-        self._queue.put_nowait(item)
+        self._queue.put_nowait((item, self._clock.now().boot))
 
     def fail(self, error: BaseException) -> None:
         """An adapter can't go on: end the node with this error."""
-        self._queue.put_nowait(error)
+        self._queue.put_nowait((error, self._clock.now().boot))
 
     async def run(self, kept: Kept) -> None:
         """Run until a `Stop` is handled. Raises `Halted`, `Anew`, or what an adapter failed with."""
@@ -82,7 +82,7 @@ class NodeLoop:
 
         Raises `Halted`, `Anew`, or what an adapter failed with.
         """
-        item = await self._queue.get()
+        item, came = await self._queue.get()
         if isinstance(item, BaseException):
             raise item
         if isinstance(item, RoomBatch) and _has_command(item):
@@ -93,7 +93,7 @@ class NodeLoop:
             self._say(f"the homeserver refuses a delayed end: {item.why}")
         step = self._coordinator.handle(item, self._clock.now())
         if self._trace is not None:
-            self._trace(item, step)
+            self._trace(item, came, step)
         await self._perform(step)
         return step.done
 
@@ -103,7 +103,7 @@ class NodeLoop:
         The delayed end is taken back, once the end itself is there.
         """
         while not self._queue.empty():
-            item = self._queue.get_nowait()
+            item, _ = self._queue.get_nowait()
             if isinstance(item, SendDone | SendFailed):
                 step = self._coordinator.handle(item, self._clock.now())
                 await self._store.commit(step.persist)

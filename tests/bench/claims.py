@@ -1,0 +1,261 @@
+"""`make bench-claims`: what a claim costs, in time as ratios to one state PUT's echo, and in events.
+
+Every node is a process of its own, on one real Synapse without rate limits. The last line is one JSON
+object:
+
+- `one`, `ten`, `fifty`: for so many matching nodes, the median time from the arrival of the publishing
+  message at the winner to the start of its first task in a warm worker, divided by the median echo of one
+  state PUT, measured in the same room between the publications.
+- `events_one`, `events_fifty`: intents and lock requests, restates and void ones too, for each claim.
+- `takeover_leases`: from SIGKILL right after a sign of life (the worst moment) to the task's start
+  elsewhere, in leases.
+- `takeover_delayed_s`: the same in seconds, with a delayed end of 4 s armed.
+- `claims_per_s`: claims of ten nodes a second, while all is published at once.
+
+What was not measured is null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from homeserver.accounts import Account
+from homeserver.demo.person import Event
+from homeserver.synapse import Synapse
+from tests.bench.echo import Yardstick
+from tests.bench.steps import Start, Traces
+from tests.integration.nodes import LOCK, Nodes
+
+INTENT = "io.cisbot.intent"
+STARTED_AT_ONCE = 8  # node processes that start at the same time
+WARM_RUNS = 3  # before what is measured
+TAKEOVER_LEASE_S = 10
+TAKEOVERS = 3
+BURST = 60
+QUIET_S = 0.5
+KEYS = (
+    *("one", "ten", "fifty", "takeover_leases", "takeover_delayed_s"),
+    *("events_one", "events_fifty", "claims_per_s"),
+)
+SIZES = {"one": 1, "ten": 10, "fifty": 50}
+
+
+@dataclass(frozen=True, slots=True)
+class Contention:
+    """What so many matching nodes came to."""
+
+    ratio: float
+    events: float
+
+
+class Bench:
+    """One Synapse, and a room with fresh accounts for every question."""
+
+    def __init__(self, synapse: Synapse, root: Path) -> None:
+        self._synapse, self._root = synapse, root
+
+    def account(self, prefix: str, *, admin: bool = False) -> Account:
+        """A fresh account."""
+        return self._synapse.accounts.create(f"{prefix}-{secrets.token_hex(4)}", "secret word", admin=admin)
+
+    @contextmanager
+    def cluster(self, size: int, lease_s: int, dags: dict[str, str]) -> Iterator[Nodes]:
+        """So many running nodes, all of which know the DAGs."""
+        folder = Path(tempfile.mkdtemp(dir=self._root))
+        with Nodes(self._synapse, self.account, folder, lease_s=lease_s, traced=True) as nodes:
+            names = [f"node-{number}" for number in range(1, size + 1)]
+            for name, text in dags.items():
+                nodes.write_dag(name, text)
+            nodes.accounts = {name: self.account(name) for name in names}
+            nodes.make_room()
+            for first in range(0, size, STARTED_AT_ONCE):
+                some = names[first : first + STARTED_AT_ONCE]
+                for name in some:
+                    nodes.write_settings(name)
+                    nodes.start(name)
+                for name in some:
+                    nodes.joined(name)
+            yield nodes
+
+    def contention(self, size: int, runs: int) -> Contention:
+        """Runs that all nodes match, one after the other, beside echoes."""
+        one_task = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
+        with self.cluster(size, 300, {"job": one_task}) as nodes:
+            yardstick = Yardstick(self._synapse.base_url, nodes.operator, nodes.room)
+            warm(nodes, size)
+            published: list[str] = []
+            first = 0
+            for number in range(WARM_RUNS + runs):
+                if number == WARM_RUNS:
+                    first = len(nodes.person.events)
+                    yardstick.puts.clear()
+                quiet(nodes)
+                yardstick.put()
+                quiet(nodes)
+                published.append(run := nodes.person.say("!dag publish job"))
+                nodes.reply(run, "succeeded on", 60)
+            quiet(nodes)
+            events = claiming(nodes.person.events[first:])
+            traces = Traces({name: nodes.trace(name) for name in nodes.accounts})
+            found = traces.starts(published[WARM_RUNS:])
+            return summary(size, found, traces.echoes(yardstick.puts), events)
+
+    def takeovers(self) -> float:
+        """The median of some takeovers, in leases: the holder is killed right after a sign of life."""
+        with self.cluster(3, TAKEOVER_LEASE_S, {}) as nodes:
+            nodes.write_dag("long", nodes.job("sleep 600", "scope: proj-a\non_lost: resume"))
+            found = []
+            for _ in range(TAKEOVERS):
+                before = len(nodes.marks())
+                run = nodes.person.say("!dag publish long")
+                holder = nodes.marks(before + 1)[-1][1]
+                nodes.person.wait(f"a renewal by {holder}", renewal_of(nodes, holder, run))
+                nodes.kill(holder)
+                killed = time.monotonic()
+                nodes.marks(before + 2)
+                found.append((time.monotonic() - killed) / TAKEOVER_LEASE_S)
+                nodes.person.react(run, "❌")
+                nodes.outcome(run)
+                nodes.start(holder)
+                nodes.joined(holder, 2 + len(found) - 1)
+            print(f"takeover after SIGKILL, leases of {TAKEOVER_LEASE_S} s: {listed(found)}")
+            return statistics.median(found)
+
+    def burst(self) -> float:
+        """Claims a second of ten nodes, from the first publication to the last claim."""
+        names = [f"job-{number}" for number in range(BURST)]
+        one_task = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
+        with self.cluster(10, 300, dict.fromkeys(names, one_task)) as nodes:
+            quiet(nodes)
+            began = time.monotonic()
+            with ThreadPoolExecutor(4) as threads:
+                runs = list(threads.map(lambda name: nodes.person.say(f"!dag publish {name}"), names))
+            for run in runs:
+                nodes.person.wait(f"a claim of {run}", partial(takes_run, run))
+            return BURST / (time.monotonic() - began)
+
+
+def warm(nodes: Nodes, size: int) -> None:
+    """Every node runs one task, so that each has its worker."""
+    run = nodes.person.say("!dag publish job target=all")
+    done: set[object] = set()
+
+    def ended(event: Event) -> bool:
+        content = event.get("content")
+        if event.get("type") == LOCK and isinstance(content, dict) and content.get("outcome") == "succeeded":
+            done.add(content.get("node"))
+        return len(done) >= size
+
+    nodes.person.wait(f"all nodes to run {run}", ended)
+
+
+def quiet(nodes: Nodes) -> None:
+    """Wait until nothing was said for `QUIET_S`: every node has everything then."""
+    pause, seen = threading.Event(), -1
+    while seen != (seen := len(nodes.person.events)):
+        pause.wait(QUIET_S)
+
+
+def content_of(event: Event) -> dict[str, object]:
+    """Its content."""
+    content = event.get("content")
+    return content if isinstance(content, dict) else {}
+
+
+def takes(event: Event) -> object:
+    """The run that a lock request asks for."""
+    content = content_of(event)
+    return content.get("run") if event.get("type") == LOCK and content.get("action") == "take" else None
+
+
+def takes_run(run: str, event: Event) -> bool:
+    """Whether it is a lock request for that run."""
+    return takes(event) == run
+
+
+def claiming(events: list[Event]) -> float:
+    """Intents, takes and restates, for each run."""
+    acts = [content_of(e).get("action") for e in events if e.get("type") == LOCK]
+    intents = sum(e.get("type") == INTENT and "nonce" in content_of(e) for e in events)
+    runs = {takes(e) for e in events} - {None}
+    return (intents + acts.count("take") + acts.count("restate")) / len(runs)
+
+
+def renewal_of(nodes: Nodes, holder: str, run: str) -> Callable[[Event], bool]:
+    """Whether an event is a heartbeat by which the node renews its claim on the run, after its take."""
+    taken = False
+
+    def match(event: Event) -> bool:
+        nonlocal taken
+        taken = taken or takes(event) == run
+        beat = event.get("type") == "io.cisbot.heartbeat" and content_of(event).get("node") == holder
+        return taken and beat and bool(content_of(event).get("renews"))
+
+    return match
+
+
+def summary(size: int, found: list[Start], echoes: list[float], events: float) -> Contention:
+    """The ratio, and a line that tells what it is made of."""
+    echo, whole = statistics.median(echoes), statistics.median(start.whole for start in found)
+    parts = [[s.to_take for s in found], [s.to_win for s in found], [s.to_task for s in found]]
+    said = ", ".join(
+        f"{name} {statistics.median(part) * 1000:.1f}"
+        for name, part in zip(("to the take", "to the win", "to the task"), parts, strict=True)
+    )
+    print(
+        f"{size} matching: arrival to task {whole * 1000:.1f} ms ({said}); "
+        f"echo {echo * 1000:.1f} ms; ratio {whole / echo:.2f}; {events:.2f} events a claim; "
+        f"{len(found)} runs on {len({s.node for s in found})} nodes"
+    )
+    return Contention(whole / echo, events)
+
+
+def listed(values: list[float]) -> str:
+    """Numbers for people."""
+    return ", ".join(f"{value:.2f}" for value in values)
+
+
+def main(argv: list[str]) -> int:
+    """Measure what is asked for, and print it."""
+    parser = argparse.ArgumentParser(prog="tests.bench.claims")
+    parts = [*SIZES, "takeover", "burst"]
+    parser.add_argument("--only", nargs="*", choices=parts, default=parts)
+    parser.add_argument("--runs", type=int, default=30)
+    options = parser.parse_args(argv)
+    os.environ["CISBOT_COORDINATOR__WORKER_IDLE_TIMEOUT"] = "300"
+    result: dict[str, float | None] = dict.fromkeys(KEYS)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Synapse.start(Path(folder) / "synapse", limits="lifted") as synapse,
+    ):
+        bench = Bench(synapse, Path(folder))
+        for name, size in SIZES.items():
+            if name in options.only:
+                found = bench.contention(size, options.runs)
+                result[name] = found.ratio
+                if f"events_{name}" in result:
+                    result[f"events_{name}"] = found.events
+        if "takeover" in options.only:
+            result["takeover_leases"] = bench.takeovers()
+        if "burst" in options.only:
+            result["claims_per_s"] = bench.burst()
+    print(json.dumps({key: None if value is None else round(value, 2) for key, value in result.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
