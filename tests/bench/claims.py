@@ -73,8 +73,13 @@ class Bench:
         return self._synapse.accounts.create(f"{prefix}-{secrets.token_hex(4)}", "secret word", admin=admin)
 
     @contextmanager
-    def cluster(self, size: int, lease_s: int, dags: dict[str, str]) -> Iterator[Nodes]:
-        """So many running nodes, all of which know the DAGs."""
+    def cluster(
+        self, size: int, lease_s: int, dags: dict[str, str], *, warm: str | None = None
+    ) -> Iterator[Nodes]:
+        """So many running nodes, all of which know the DAGs; each has run the DAG `warm` already.
+
+        Some start at a time: the more bots there are, the longer all that they say takes.
+        """
         folder = Path(tempfile.mkdtemp(dir=self._root))
         with Nodes(self._synapse, self.account, folder, lease_s=lease_s, traced=True) as nodes:
             names = [f"node-{number}" for number in range(1, size + 1)]
@@ -89,14 +94,17 @@ class Bench:
                     nodes.start(name)
                 for name in some:
                     nodes.joined(name)
+                if warm is not None:
+                    runs = [nodes.person.say(f"!dag publish {warm} target={name}") for name in some]
+                    for run in runs:
+                        nodes.reply(run, "succeeded on", 120)
             yield nodes
 
     def contention(self, size: int, runs: int) -> Contention:
         """Runs that all nodes match, one after the other, beside echoes."""
         one_task = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
-        with self.cluster(size, 300, {"job": one_task}) as nodes:
+        with self.cluster(size, 300, {"job": one_task}, warm="job") as nodes:
             yardstick = Yardstick(self._synapse.base_url, nodes.operator, nodes.room)
-            warm(nodes, size)
             published: list[str] = []
             first = 0
             for number in range(WARM_RUNS + runs):
@@ -147,20 +155,6 @@ class Bench:
             for run in runs:
                 nodes.person.wait(f"a claim of {run}", partial(takes_run, run))
             return BURST / (time.monotonic() - began)
-
-
-def warm(nodes: Nodes, size: int) -> None:
-    """Every node runs one task, so that each has its worker."""
-    run = nodes.person.say("!dag publish job target=all")
-    done: set[object] = set()
-
-    def ended(event: Event) -> bool:
-        content = event.get("content")
-        if event.get("type") == LOCK and isinstance(content, dict) and content.get("outcome") == "succeeded":
-            done.add(content.get("node"))
-        return len(done) >= size
-
-    nodes.person.wait(f"all nodes to run {run}", ended)
 
 
 def quiet(nodes: Nodes) -> None:

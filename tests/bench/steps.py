@@ -1,4 +1,4 @@
-"""What the nodes' traces tell: how long from a run's message to its first task, and a PUT's way to each node."""
+"""What the nodes' traces tell: from a run's message to its first task, and from a PUT to each node."""
 
 from __future__ import annotations
 

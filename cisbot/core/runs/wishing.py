@@ -80,4 +80,4 @@ def _wish(
     )
     lease = int(min(settings.coordinator.claim_lease_duration, ledger.bounds.lease_s_max))
     claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition)
-    return Wish(key, claim, order.index(me.account), len(order) == 1)
+    return Wish(key, claim, order.index(me.account))
