@@ -18,7 +18,11 @@ class TraceFile:
 
     def __call__(self, item: Input, came: float, step: Step) -> None:
         """Write one step; `came` is the boot time when its input was handed in."""
-        line: dict[str, object] = {"came": round(came, 4), "at": round(boot_time(), 4), "input": type(item).__name__}
+        line: dict[str, object] = {
+            "came": round(came, 4),
+            "at": round(boot_time(), 4),
+            "input": type(item).__name__,
+        }
         match item:
             case RoomBatch():
                 line["events"] = [f"{type(e).__name__} {e.event_id}" for e in item.events]

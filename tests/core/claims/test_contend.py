@@ -103,8 +103,9 @@ def hinted(node: Node, now: float) -> Intent:
 # -- sure ------------------------------------------------------------------------------------------
 
 
-def test_the_first_in_order_takes_at_once() -> None:
+def test_the_first_in_order_takes_at_once_whatever_others_hint() -> None:
     node = Node()
+    node.see(intent("$i", "evil", 1), 9.0)
     (event,) = node.pursue(wish(), now=10.0)
     assert isinstance(event, Take)
     assert (event.epoch, event.after, event.fresh, event.run) == (1, None, False, RUN)
@@ -396,9 +397,3 @@ def test_a_hint_that_lies_delays_each_turn_once() -> None:
         now += 0.1
     assert [type(event) for event in said] == [Take]
     assert now < 12.5
-
-
-def test_no_hint_holds_the_first_in_order_back() -> None:
-    node = Node()
-    node.see(intent("$i", "evil", 1), 9.0)
-    assert isinstance(node.pursue(wish(), now=10.0)[0], Take)
