@@ -9,7 +9,7 @@ object:
 - `events_one`, `events_fifty`: intents and lock requests, restates and void ones too, for each claim.
 - `takeover_leases`: from SIGKILL right after a sign of life (the worst moment) to the task's start
   elsewhere, in leases.
-- `takeover_delayed_s`: the same in seconds, with a delayed end of 4 s armed.
+- `takeover_delayed_s`: from SIGKILL to that start in seconds, with a delayed end of 4 s armed.
 - `claims_per_s`: claims of ten nodes a second, while all is published at once.
 
 What was not measured is null.
@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import secrets
+import signal
 import statistics
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cisbot.core.settings import Coordinator
 from homeserver.accounts import Account
 from homeserver.demo.person import Event
 from homeserver.synapse import Synapse
@@ -45,6 +47,10 @@ STARTED_AT_ONCE = 8  # node processes that start at the same time
 WARM_RUNS = 3  # before what is measured
 TAKEOVER_LEASE_S = 10
 TAKEOVERS = 3
+LEASE_S = 300  # the default
+END_DELAY_S = 4
+END_DELAY = "CISBOT_COORDINATOR__END_DELAY"
+DELAYED_ENDS = "end_delay" in Coordinator.model_fields
 BURST = 60
 QUIET_S = 0.5
 KEYS = (
@@ -103,7 +109,7 @@ class Bench:
     def contention(self, size: int, runs: int) -> Contention:
         """Runs that all nodes match, one after the other, beside echoes."""
         one_task = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
-        with self.cluster(size, 300, {"job": one_task}, warm="job") as nodes:
+        with self.cluster(size, LEASE_S, {"job": one_task}, warm="job") as nodes:
             yardstick = Yardstick(self._synapse.base_url, nodes.operator, nodes.room)
             published: list[str] = []
             first = 0
@@ -122,32 +128,43 @@ class Bench:
             found = traces.starts(published[WARM_RUNS:])
             return summary(size, found, traces.echoes(yardstick.puts), events)
 
-    def takeovers(self) -> float:
-        """The median of some takeovers, in leases: the holder is killed right after a sign of life."""
-        with self.cluster(3, TAKEOVER_LEASE_S, {}) as nodes:
+    def takeovers(self, lease_s: int, end_delay_s: int) -> float:
+        """The median of some takeovers, in seconds; the holder is killed at the worst moment.
+
+        Without a delayed end that is right after it renewed. With one it is whenever it runs: it says nothing
+        then, but has the homeserver begin the delay anew each third of it.
+        """
+        with environment(END_DELAY, end_delay_s), self.cluster(3, lease_s, {}) as nodes:
             nodes.write_dag("long", nodes.job("sleep 600", "scope: proj-a\non_lost: resume"))
             found = []
-            for _ in range(TAKEOVERS):
+            for number in range(TAKEOVERS):
                 before = len(nodes.marks())
                 run = nodes.person.say("!dag publish long")
                 holder = nodes.marks(before + 1)[-1][1]
-                nodes.person.wait(f"a renewal by {holder}", renewal_of(nodes, holder, run))
+                if not end_delay_s:
+                    nodes.person.wait(f"a renewal by {holder}", renewal_of(holder, run))
                 nodes.kill(holder)
                 killed = time.monotonic()
                 nodes.marks(before + 2)
-                found.append((time.monotonic() - killed) / TAKEOVER_LEASE_S)
+                found.append(time.monotonic() - killed)
                 nodes.person.react(run, "❌")
                 nodes.outcome(run)
-                nodes.start(holder)
-                nodes.joined(holder, 2 + len(found) - 1)
-            print(f"takeover after SIGKILL, leases of {TAKEOVER_LEASE_S} s: {listed(found)}")
+                if number + 1 < TAKEOVERS:
+                    said = len(nodes.person.events)
+                    nodes.start(holder)
+                    nodes.person.wait(
+                        f"{holder} to be back", partial(joined_after, nodes.person.events, said, holder)
+                    )
+            print(
+                f"takeover after SIGKILL, lease {lease_s} s, delayed end {end_delay_s} s: {listed(found)} s"
+            )
             return statistics.median(found)
 
     def burst(self) -> float:
         """Claims a second of ten nodes, from the first publication to the last claim."""
         names = [f"job-{number}" for number in range(BURST)]
         one_task = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
-        with self.cluster(10, 300, dict.fromkeys(names, one_task)) as nodes:
+        with self.cluster(10, LEASE_S, dict.fromkeys(names, one_task)) as nodes:
             quiet(nodes)
             began = time.monotonic()
             with ThreadPoolExecutor(4) as threads:
@@ -155,6 +172,15 @@ class Bench:
             for run in runs:
                 nodes.person.wait(f"a claim of {run}", partial(takes_run, run))
             return BURST / (time.monotonic() - began)
+
+
+@contextmanager
+def environment(name: str, value: float) -> Iterator[None]:
+    """What is started meanwhile has this in its environment, if cisbot knows the setting."""
+    if DELAYED_ENDS:
+        os.environ[name] = str(value)
+    yield
+    os.environ.pop(name, None)
 
 
 def quiet(nodes: Nodes) -> None:
@@ -189,7 +215,7 @@ def claiming(events: list[Event]) -> float:
     return (intents + acts.count("take") + acts.count("restate")) / len(runs)
 
 
-def renewal_of(nodes: Nodes, holder: str, run: str) -> Callable[[Event], bool]:
+def renewal_of(holder: str, run: str) -> Callable[[Event], bool]:
     """Whether an event is a heartbeat by which the node renews its claim on the run, after its take."""
     taken = False
 
@@ -218,6 +244,13 @@ def summary(size: int, found: list[Start], echoes: list[float], events: float) -
     return Contention(whole / echo, events)
 
 
+def joined_after(events: list[Event], said: int, name: str, event: Event) -> bool:
+    """Whether it is the node's record and came after so many events."""
+    content = content_of(event)
+    record = event.get("type") == "io.cisbot.node" and content.get("id") == name and not content.get("gone")
+    return record and any(event is late for late in events[said:])
+
+
 def listed(values: list[float]) -> str:
     """Numbers for people."""
     return ", ".join(f"{value:.2f}" for value in values)
@@ -231,6 +264,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--runs", type=int, default=30)
     options = parser.parse_args(argv)
     os.environ["CISBOT_COORDINATOR__WORKER_IDLE_TIMEOUT"] = "300"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or else the nodes would outlive us
     result: dict[str, float | None] = dict.fromkeys(KEYS)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -244,7 +278,9 @@ def main(argv: list[str]) -> int:
                 if f"events_{name}" in result:
                     result[f"events_{name}"] = found.events
         if "takeover" in options.only:
-            result["takeover_leases"] = bench.takeovers()
+            result["takeover_leases"] = bench.takeovers(TAKEOVER_LEASE_S, 0) / TAKEOVER_LEASE_S
+            if DELAYED_ENDS:
+                result["takeover_delayed_s"] = bench.takeovers(LEASE_S, END_DELAY_S)
         if "burst" in options.only:
             result["claims_per_s"] = bench.burst()
     print(json.dumps({key: None if value is None else round(value, 2) for key, value in result.items()}))
