@@ -1,16 +1,17 @@
 """The node's one loop: one queue of inputs, one timer, one `Step` after the other.
 
-Persist, withdraw, send, ask, work. What can't be persisted is not done: the node stops then, and
-takes up from its last commit when it is started again.
+Withdraw, persist, send, ask, work. What can't be persisted is not done: the node stops then, and takes up
+from its last commit when it is started again. Only what asks for or renews a claim doesn't wait for the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import filterfalse
 
 from cisbot.core.coordinator import Coordinator
-from cisbot.core.effects import CancelEnd, Step
+from cisbot.core.effects import CancelEnd, Priority, Send, Step
 from cisbot.core.inputs import EndAnswer, EndReply, Input, RoomBatch, SendDone, SendFailed, Tick
 from cisbot.core.outbound import Kept
 from cisbot.core.room.events import Message
@@ -118,11 +119,13 @@ class NodeLoop:
 
     async def _perform(self, step: Step) -> None:
         writes = [*step.persist, *(send_to_row(s) for s in step.send if s.durable)]
-        if writes:
-            await self._store.commit(writes)
         for txn in step.withdraw:
             self._room.withdraw(txn)
-        for send in step.send:
+        for send in filter(_ahead, step.send):
+            self._room.send(send)
+        if writes:
+            await self._store.commit(writes)
+        for send in filterfalse(_ahead, step.send):
             self._room.send(send)
         for ask in step.ask:
             self._room.ask(ask)
@@ -139,6 +142,14 @@ class NodeLoop:
         deadline = self._coordinator.deadline()
         if deadline is not None:
             self._cancel_timer = self._clock.call_at(deadline, lambda: self.emit(Tick()))
+
+
+def _ahead(send: Send) -> bool:
+    """Whether it goes out while the step is written: asking and renewing, which a crash may lose or not.
+
+    What a crash leaves of it in the room is that of an incarnation which is over.
+    """
+    return not send.durable and send.priority <= Priority.LOCK
 
 
 def _has_command(batch: RoomBatch) -> bool:
