@@ -52,6 +52,7 @@ END_DELAY_S = 4
 END_DELAY = "CISBOT_COORDINATOR__END_DELAY"
 DELAYED_ENDS = "end_delay" in Coordinator.model_fields
 BURST = 60
+ONE_TASK = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
 QUIET_S = 0.5
 KEYS = (
     *("one", "ten", "fifty", "takeover_leases", "takeover_delayed_s"),
@@ -80,16 +81,17 @@ class Bench:
 
     @contextmanager
     def cluster(
-        self, size: int, lease_s: int, dags: dict[str, str], *, warm: str | None = None
+        self, size: int, lease_s: int, dags: dict[str, str], *, warm: bool = False
     ) -> Iterator[Nodes]:
-        """So many running nodes, all of which know the DAGs; each has run the DAG `warm` already.
+        """So many running nodes, all of which know the DAGs; if `warm`, with a worker for `proj-a`.
 
         Some start at a time: the more bots there are, the longer all that they say takes.
         """
         folder = Path(tempfile.mkdtemp(dir=self._root))
         with Nodes(self._synapse, self.account, folder, lease_s=lease_s, traced=True) as nodes:
             names = [f"node-{number}" for number in range(1, size + 1)]
-            for name, text in dags.items():
+            warming = {f"warm-{number}": ONE_TASK for number in range(STARTED_AT_ONCE if warm else 0)}
+            for name, text in (dags | warming).items():
                 nodes.write_dag(name, text)
             nodes.accounts = {name: self.account(name) for name in names}
             nodes.make_room()
@@ -100,16 +102,15 @@ class Bench:
                     nodes.start(name)
                 for name in some:
                     nodes.joined(name)
-                if warm is not None:
-                    runs = [nodes.person.say(f"!dag publish {warm} target={name}") for name in some]
-                    for run in runs:
+                if warm:  # each by a DAG of its own, so that none waits for another
+                    said = [f"!dag publish warm-{n} target={name}" for n, name in enumerate(some)]
+                    for run in [nodes.person.say(text) for text in said]:
                         nodes.reply(run, "succeeded on", 120)
             yield nodes
 
     def contention(self, size: int, runs: int) -> Contention:
         """Runs that all nodes match, one after the other, beside echoes."""
-        one_task = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
-        with self.cluster(size, LEASE_S, {"job": one_task}, warm="job") as nodes:
+        with self.cluster(size, LEASE_S, {"job": ONE_TASK}, warm=True) as nodes:
             yardstick = Yardstick(self._synapse.base_url, nodes.operator, nodes.room)
             published: list[str] = []
             first = 0
@@ -163,8 +164,7 @@ class Bench:
     def burst(self) -> float:
         """Claims a second of ten nodes, from the first publication to the last claim."""
         names = [f"job-{number}" for number in range(BURST)]
-        one_task = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
-        with self.cluster(10, LEASE_S, dict.fromkeys(names, one_task)) as nodes:
+        with self.cluster(10, LEASE_S, dict.fromkeys(names, ONE_TASK)) as nodes:
             quiet(nodes)
             began = time.monotonic()
             with ThreadPoolExecutor(4) as threads:
