@@ -11,7 +11,7 @@ SYNAPSE_PINS := .ci/constraints-synapse.txt
 synapse = PIP_CONSTRAINT=$(SYNAPSE_PINS) $(BIN)/python -m homeserver.install synapse
 maubot = PIP_CONSTRAINT=$(PINS) $(BIN)/python -m homeserver.install maubot
 
-.PHONY: setup check format quick soak test demo mbp clean
+.PHONY: setup check format quick soak test demo bench-claims mbp clean
 .NOTPARALLEL:
 
 setup: $(STAMP)
@@ -54,6 +54,11 @@ test: setup
 demo: setup
 	@$(synapse)
 	@$(BIN)/python -m homeserver.demo $(if $(ONCE),--once)
+
+# The last line is one JSON object; some minutes, and best on a machine that does nothing else.
+bench-claims: setup
+	@$(synapse)
+	@$(BIN)/python -m tests.bench.claims
 
 mbp: setup
 	@$(maubot) >/dev/null

@@ -1,4 +1,4 @@
-"""What the core asks the edge to do. Order within a `Step`: persist, withdraw, send, ask, work."""
+"""What the core asks the edge to do. Order within a `Step`: withdraw, persist, send, ask, work."""
 
 from __future__ import annotations
 

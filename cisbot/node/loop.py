@@ -1,16 +1,17 @@
 """The node's one loop: one queue of inputs, one timer, one `Step` after the other.
 
-Persist, withdraw, send, ask, work. What can't be persisted is not done: the node stops then, and
-takes up from its last commit when it is started again.
+Withdraw, persist, send, ask, work. What can't be persisted is not done: the node stops then, and takes up
+from its last commit when it is started again. Only what asks for or renews a claim doesn't wait for the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import filterfalse
 
 from cisbot.core.coordinator import Coordinator
-from cisbot.core.effects import CancelEnd, Step
+from cisbot.core.effects import CancelEnd, Priority, Send, Step
 from cisbot.core.inputs import EndAnswer, EndReply, Input, RoomBatch, SendDone, SendFailed, Tick
 from cisbot.core.outbound import Kept
 from cisbot.core.room.events import Message
@@ -40,7 +41,7 @@ class NodeLoop:
         clock: Clock,
         files: Files,
         say: Callable[[str], None],
-        trace: Callable[[Input, Step], None] | None = None,
+        trace: Callable[[Input, float, Step], None] | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._room = room
@@ -50,16 +51,16 @@ class NodeLoop:
         self._files = files
         self._say = say
         self._trace = trace
-        self._queue: asyncio.Queue[Input | BaseException] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[Input | BaseException, float]] = asyncio.Queue()  # with when it came
         self._cancel_timer: Callable[[], None] | None = None
 
     def emit(self, item: Input) -> None:
         """Hand in one input; called by the adapters, on the loop's thread."""
-        self._queue.put_nowait(item)
+        self._queue.put_nowait((item, self._clock.now().boot))
 
     def fail(self, error: BaseException) -> None:
         """An adapter can't go on: end the node with this error."""
-        self._queue.put_nowait(error)
+        self._queue.put_nowait((error, self._clock.now().boot))
 
     async def run(self, kept: Kept) -> None:
         """Run until a `Stop` is handled. Raises `Halted`, `Anew`, or what an adapter failed with."""
@@ -82,7 +83,7 @@ class NodeLoop:
 
         Raises `Halted`, `Anew`, or what an adapter failed with.
         """
-        item = await self._queue.get()
+        item, came = await self._queue.get()
         if isinstance(item, BaseException):
             raise item
         if isinstance(item, RoomBatch) and _has_command(item):
@@ -93,7 +94,7 @@ class NodeLoop:
             self._say(f"the homeserver refuses a delayed end: {item.why}")
         step = self._coordinator.handle(item, self._clock.now())
         if self._trace is not None:
-            self._trace(item, step)
+            self._trace(item, came, step)
         await self._perform(step)
         return step.done
 
@@ -103,7 +104,7 @@ class NodeLoop:
         The delayed end is taken back, once the end itself is there.
         """
         while not self._queue.empty():
-            item = self._queue.get_nowait()
+            item, _ = self._queue.get_nowait()
             if isinstance(item, SendDone | SendFailed):
                 step = self._coordinator.handle(item, self._clock.now())
                 await self._store.commit(step.persist)
@@ -118,11 +119,13 @@ class NodeLoop:
 
     async def _perform(self, step: Step) -> None:
         writes = [*step.persist, *(send_to_row(s) for s in step.send if s.durable)]
-        if writes:
-            await self._store.commit(writes)
         for txn in step.withdraw:
             self._room.withdraw(txn)
-        for send in step.send:
+        for send in filter(_ahead, step.send):
+            self._room.send(send)
+        if writes:
+            await self._store.commit(writes)
+        for send in filterfalse(_ahead, step.send):
             self._room.send(send)
         for ask in step.ask:
             self._room.ask(ask)
@@ -139,6 +142,14 @@ class NodeLoop:
         deadline = self._coordinator.deadline()
         if deadline is not None:
             self._cancel_timer = self._clock.call_at(deadline, lambda: self.emit(Tick()))
+
+
+def _ahead(send: Send) -> bool:
+    """Whether it goes out while the step is written: asking and renewing, which a crash may lose or not.
+
+    What a crash leaves of it in the room is that of an incarnation which is over.
+    """
+    return not send.durable and send.priority <= Priority.LOCK
 
 
 def _has_command(batch: RoomBatch) -> bool:

@@ -16,9 +16,13 @@ class TraceFile:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
-    def __call__(self, item: Input, step: Step) -> None:
-        """Write one step."""
-        line: dict[str, object] = {"at": round(boot_time(), 4), "input": type(item).__name__}
+    def __call__(self, item: Input, came: float, step: Step) -> None:
+        """Write one step; `came` is the boot time when its input was handed in."""
+        line: dict[str, object] = {
+            "came": round(came, 4),
+            "at": round(boot_time(), 4),
+            "input": type(item).__name__,
+        }
         match item:
             case RoomBatch():
                 line["events"] = [f"{type(e).__name__} {e.event_id}" for e in item.events]

@@ -15,12 +15,15 @@ from cisbot.core.frames import (
     SetDeadline,
     StartTask,
     TaskEnded,
+    TaskStarted,
 )
 from cisbot.worker.attempt import Attempt
 from cisbot.worker.procs import read_table, reap_orphans
+from cisbot.worker.spare import Spares
 
 Key = tuple[str, str, int]
 EX_SOFTWARE = 70
+_SPARE_S = 0.05  # from a task's start to the next fork: neither the start nor its report waits for that
 _REAP_S = 1.0  # at most one search for dead orphans in this time
 
 
@@ -32,18 +35,28 @@ class Agent:
         self._data = data
         self._send = send
         self._live: dict[int, str] = {}
+        self._spares = Spares(self._live)
+        self._spares.prepare()
         self._attempts: dict[Key, Attempt] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._queue: list[tuple[int, int, int, Key]] = []
         self._count = 0
         self._reaping = False
+        self._drained = False
 
     def start(self, frame: StartTask) -> None:
         """Queue a task; the same attempt twice is one attempt."""
         key = (frame.run, frame.task, frame.attempt)
         if key in self._attempts:
             return
-        attempt = Attempt(frame, worker=os.getpid(), data=self._data, live=self._live, send=self._send)
+        attempt = Attempt(
+            frame,
+            worker=os.getpid(),
+            data=self._data,
+            live=self._live,
+            spares=self._spares,
+            send=self._started,
+        )
         self._attempts[key] = attempt
         self._count += 1
         heapq.heappush(self._queue, (-frame.priority, frame.order, self._count, key))
@@ -70,6 +83,17 @@ class Agent:
             attempt.stop("cancelled", attempt.frame.grace_s if grace_s is None else grace_s)
         while self._jobs:
             await asyncio.wait(self._jobs)
+        self._drained = True
+        self._spares.close()
+
+    def _started(self, frame: TaskStarted) -> None:
+        """Tell it first, then see to the next one's spare."""
+        self._send(frame)
+        asyncio.get_running_loop().call_later(_SPARE_S, self._prepare)
+
+    def _prepare(self) -> None:
+        if not self._drained:
+            self._spares.prepare()
 
     def child_died(self) -> None:
         """SIGCHLD: adopted orphans may be dead; they are reaped a little later, many at once."""

@@ -19,6 +19,7 @@ from cisbot.worker.procs import (
 )
 from cisbot.worker.results import OutputError, SkillError, read_outputs, read_tail, remove_output
 from cisbot.worker.shell import Child, LaunchError, launch, new_mark
+from cisbot.worker.spare import Spares
 
 MARGIN_S = 0.5  # between KILL and the deadline, and the least that a death may take
 _WATCHED_MAX = 100  # processes waited for at once, each costs a descriptor
@@ -38,6 +39,7 @@ class Attempt:
         worker: int,
         data: str,
         live: MutableMapping[int, str],
+        spares: Spares,
         send: Callable[[TaskStarted], None],
     ) -> None:
         self.frame = frame
@@ -45,6 +47,7 @@ class Attempt:
         self._worker = worker
         self._data = data
         self._live = live
+        self._spares = spares
         self._send = send
         self._deadline = frame.deadline
         self._timeout_at = math.inf
@@ -76,10 +79,10 @@ class Attempt:
             return self._ended(self._stopping or "fenced", error="it was not started")
         mark = new_mark(self.frame)
         try:
-            child = launch(self.frame, mark, self._data)
+            child = launch(self.frame, mark, self._data, self._spares)
         except LaunchError as error:
             return self._ended("error", error=str(error))
-        pid = child.popen.pid
+        pid = child.pid
         self._live[pid] = mark
         if self.frame.timeout_s is not None:
             self._timeout_at = boot() + self.frame.timeout_s
@@ -132,7 +135,7 @@ class Attempt:
         return set(untouched.values())
 
     def _members(self, child: Child) -> list[Proc]:
-        return owned(read_table(), self._worker, child.popen.pid, self._live)
+        return owned(read_table(), self._worker, child.pid, self._live)
 
     def _signal(self, proc: Proc, *, killing: bool, warned: bool) -> bool:
         if killing:

@@ -7,14 +7,13 @@ import json
 import os
 import secrets
 import stat
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from cisbot.core.frames import StartTask
-from cisbot.worker.parent import die_with_worker
 from cisbot.worker.results import remove_output
+from cisbot.worker.spare import Spares
 
 _DEFAULTS = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -31,7 +30,7 @@ class LaunchError(Exception):
 class Child:
     """The first process of a running attempt, and what it writes into. `close` frees all but the output."""
 
-    popen: subprocess.Popen[bytes]
+    pid: int
     pidfd: int
     log_fd: int
     log_start: int  # where in the log this attempt begins, bytes
@@ -39,20 +38,20 @@ class Child:
 
     def exited(self) -> bool:
         """Whether it is over; it stays a zombie until `close`, so its number isn't given away."""
-        status = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return status is not None
 
     def succeeded(self) -> bool:
         """Whether it is over, with exit code 0."""
-        status = os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return status is not None and status.si_code == os.CLD_EXITED and status.si_status == 0
 
     def close(self) -> int:
         """Reap it and return its status: an exit code, or the signal that killed it, negative."""
-        status = self.popen.wait()
+        _, status = os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         os.close(self.log_fd)
-        return status
+        return os.waitstatus_to_exitcode(status)
 
 
 def new_mark(frame: StartTask) -> str:
@@ -75,7 +74,7 @@ def environment(frame: StartTask, mark: str, data: str, output: Path) -> dict[st
     return env
 
 
-def launch(frame: StartTask, mark: str, data: str) -> Child:
+def launch(frame: StartTask, mark: str, data: str, spares: Spares) -> Child:
     """Start the first process, in a session and group of its own. Raises `LaunchError`."""
     output = Path(f"{frame.log_path}.out")
     try:
@@ -85,15 +84,15 @@ def launch(frame: StartTask, mark: str, data: str) -> Child:
     log_start = os.fstat(log_fd).st_size
     try:
         _make_empty(output)
-        popen = _spawn(frame, environment(frame, mark, data, output), log_fd)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        pid = _spawn(frame, environment(frame, mark, data, output), log_fd, spares)
+    except (OSError, ValueError) as error:
         os.close(log_fd)
         remove_output(output)
         raise LaunchError(f"the task can't be started: {explain(error)}") from error
-    return Child(popen, os.pidfd_open(popen.pid), log_fd, log_start, output)
+    return Child(pid, os.pidfd_open(pid), log_fd, log_start, output)
 
 
-def _spawn(frame: StartTask, env: dict[str, str], log_fd: int) -> subprocess.Popen[bytes]:
+def _spawn(frame: StartTask, env: dict[str, str], log_fd: int, spares: Spares) -> int:
     if frame.kind == "skill":
         command = [sys.executable, "-u", "-P", "-m", "cisbot.worker.skill", frame.script]
         stdin = os.memfd_create("args")  # a file, not a pipe: nobody need write while it reads
@@ -102,19 +101,10 @@ def _spawn(frame: StartTask, env: dict[str, str], log_fd: int) -> subprocess.Pop
     else:
         command = [frame.shell, "-e", "-c", frame.script]
         stdin = os.open(os.devnull, os.O_RDONLY)
-    worker = os.getpid()
     try:
-        return subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=log_fd,
-            stderr=log_fd,
-            cwd=frame.workdir,
-            env=env,
-            start_new_session=True,
-            # This process has one thread, so code between fork and exec is safe.
-            preexec_fn=lambda: die_with_worker(worker),
-        )
+        spare = spares.take()
+        spare.start(command, env, frame.workdir, stdin, log_fd)
+        return spare.pid
     finally:
         os.close(stdin)
 

@@ -26,9 +26,18 @@ V3 = "/_matrix/client/v3"
 class Nodes:
     """A room with an operator, and nodes that can be started, killed and asked."""
 
-    def __init__(self, synapse: Synapse, make_account: MakeAccount, root: Path, *, lease_s: int = 4) -> None:
+    def __init__(
+        self,
+        synapse: Synapse,
+        make_account: MakeAccount,
+        root: Path,
+        *,
+        lease_s: int = 4,
+        traced: bool = False,
+    ) -> None:
         self.synapse, self.make_account, self.root, self.lease_s = synapse, make_account, root, lease_s
         self.end_delay_s = 30.0
+        self.traced = traced
         self.operator: Account = make_account("operator")
         self.accounts: dict[str, Account] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -144,15 +153,21 @@ room = "{room or self.room}"
         """The path of a node's settings."""
         return self.root / name / "node.toml"
 
+    def trace(self, name: str) -> Path:
+        """Where a traced node writes its steps."""
+        return self.root / name / "trace"
+
     def log(self, name: str) -> str:
         """What a node said to its operator."""
         return (self.root / name / "node.log").read_text()
 
     def start(self, name: str, *command: str) -> None:
         """Start the node's process, or another `command` in place of `python -m cisbot`."""
+        more = ["--trace", str(self.trace(name))] if self.traced else []
+        run = [*(command or (sys.executable, "-m", "cisbot")), "run", "--config", str(self.config(name))]
         with (self.root / name / "node.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [*(command or (sys.executable, "-m", "cisbot")), "run", "--config", str(self.config(name))],
+                [*run, *more],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

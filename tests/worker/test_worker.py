@@ -17,6 +17,7 @@ from cisbot.core.frames import (
     TaskStarted,
 )
 from cisbot.worker import shell
+from cisbot.worker.spare import Spares
 from tests.worker.real_processes import Box, Worker, alive, boot, start
 
 
@@ -288,4 +289,4 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(shell, "open_log", full)
     frame = start(tmp_path, "true")
     with pytest.raises(shell.LaunchError, match="the log can't be opened: No space left on device: .*t.log"):
-        shell.launch(frame, "mark", "")
+        shell.launch(frame, "mark", "", Spares({}))

@@ -1,7 +1,8 @@
 """Contending: whether to wait, hint, ask or take, one key at a time.
 
-The preferred node goes at once, each next one waits longer than one PUT-to-echo time and goes only if
-nobody did. An intent is a hint that keeps N contenders from costing N locks; a lone one skips it.
+The preferred node takes at once, each next one waits longer than one PUT-to-echo time and goes only if
+nobody did. All reckon the same order, so the others know who goes first without being told. Who goes out of
+that order sends an intent: a hint that keeps N contenders from costing N locks.
 """
 
 from __future__ import annotations
@@ -45,12 +46,11 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A run that this node may claim now. `rank` 0 goes first; `alone` when no other node matches."""
+    """A run that this node may claim now. `rank` 0 goes first."""
 
     key: ClaimKey
     claim: Claim
     rank: int
-    alone: bool
     slots: int = 1
 
 
@@ -211,7 +211,7 @@ class Contender:
             self._attempts[wish.key] = attempt
         if now < attempt.until:
             return []
-        if attempt.phase is Phase.TURN and not wish.alone:
+        if attempt.phase is Phase.TURN and wish.rank > 0:
             if self._intents.get(wish.key) == head.epoch + 1:
                 self._move(wish.key, attempt, Phase.DEFERRED, now + self._patience(wish.rank))
                 return []

@@ -290,7 +290,9 @@ class Keeper:
         nonce = getattr(event, "nonce", None)
         if event.sender != self.me.account or nonce not in self._sent:
             return
-        self.echo_s = 0.7 * self.echo_s + 0.3 * max(0.01, min(now - self._sent[nonce], 10.0))
+        echo_s = max(0.01, min(now - self._sent[nonce], 10.0))
+        # A room that got slow must be known at once: who then takes turns too soon makes it slower still.
+        self.echo_s = max(echo_s, 0.7 * self.echo_s + 0.3 * echo_s)
 
     def _meaning(self, found: Finding, now: float) -> list[Fact]:
         if isinstance(found, Adopted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container
+from dataclasses import replace
 
 from cisbot.core.claims.contend import Wish
 from cisbot.core.claims.keeper import Keeper
@@ -14,6 +15,8 @@ from cisbot.core.placement import matches
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.state import Run
 from cisbot.core.settings import Settings
+
+AHEAD_MAX = 8  # turns left to runs for others: whom they wait for may be dead
 
 
 def fits(run: Run, settings: Settings, pinned: Container[str]) -> bool:
@@ -49,8 +52,12 @@ class Candidates:
         found: dict[ClaimKey, Wish | None] = {}
         stories: list[RunId] = []
         load: Counter[UserId] | None = None
+        ahead: Counter[ClaimKey] = Counter()  # runs for others that come first under the same key
         for run in board.waiting():
-            if run.key is None or not fits(run, self._settings, self._pinned):
+            if run.key is None:
+                continue
+            if not fits(run, self._settings, self._pinned):
+                ahead[run.key] += bool(_rivals(board, run))
                 continue
             if run.id in self._unread:
                 stories.append(run.id)
@@ -60,7 +67,8 @@ class Candidates:
             if not self._held(run.key, now):
                 room -= 1
             load = loads(self._keeper.ledger) if load is None else load
-            found[run.key] = _wish(run, run.key, board, self._keeper.ledger, self._settings, self._me, load)
+            wish = _wish(run, run.key, board, self._keeper.ledger, self._settings, self._me, load)
+            found[run.key] = replace(wish, rank=wish.rank + min(ahead[run.key], AHEAD_MAX))
         return [wish for wish in found.values() if wish is not None], stories
 
     def _held(self, key: ClaimKey, now: float) -> bool:
@@ -70,14 +78,22 @@ class Candidates:
         )
 
 
+def _rivals(board: Board, run: Run) -> set[UserId]:
+    """The accounts of the nodes that could execute the run, as far as they are known to be there."""
+    node = run_node(run.id)
+    named = [info for info in board.living() if info.id == node]
+    nodes = board.eligible(run.dag, run.target) if node is None else named
+    return {info.account for info in nodes if not board.over(info)}
+
+
 def _wish(
     run: Run, key: ClaimKey, board: Board, ledger: Ledger, settings: Settings, me: Me, load: Counter[UserId]
 ) -> Wish:
-    rivals = board.eligible(run.dag, run.target) if run_node(run.id) is None else []
+    rivals = _rivals(board, run) if run_node(run.id) is None else set()
     order = sorted(
-        {n.account for n in rivals if not board.over(n)} | {me.account},
+        rivals | {me.account},
         key=lambda a: (load[a], order_hash(run.id, a)),
     )
     lease = int(min(settings.coordinator.claim_lease_duration, ledger.bounds.lease_s_max))
     claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition)
-    return Wish(key, claim, order.index(me.account), len(order) == 1)
+    return Wish(key, claim, order.index(me.account))

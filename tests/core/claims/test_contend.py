@@ -79,9 +79,9 @@ class Node:
         return events
 
 
-def wish(rank: int = 0, *, key: ClaimKey = KEY, alone: bool = False, slots: int = 1) -> Wish:
+def wish(rank: int = 0, *, key: ClaimKey = KEY, slots: int = 1) -> Wish:
     """A wish for the run."""
-    return Wish(key, CLAIM, rank, alone, slots)
+    return Wish(key, CLAIM, rank, slots)
 
 
 def intent(event: str, name: str, epoch: int, nonce: str = "i") -> Intent:
@@ -92,8 +92,9 @@ def intent(event: str, name: str, epoch: int, nonce: str = "i") -> Intent:
 
 
 def hinted(node: Node, now: float) -> Intent:
-    """The node's intent, seen by itself."""
-    (event,) = node.pursue(wish(), now=now)
+    """The intent of a node that is next in order and whose turn has come, seen by itself."""
+    assert node.pursue(wish(1), now=now - STAGGER_S) == []
+    (event,) = node.pursue(wish(1), now=now)
     assert isinstance(event, Intent)
     assert node.see(event, now) == [ReadState(INTENT + KEY, T_INTENT, KEY)]
     return event
@@ -102,19 +103,20 @@ def hinted(node: Node, now: float) -> Intent:
 # -- sure ------------------------------------------------------------------------------------------
 
 
-def test_alone_it_takes_at_once() -> None:
+def test_the_first_in_order_takes_at_once_whatever_others_hint() -> None:
     node = Node()
-    (event,) = node.pursue(wish(alone=True), now=10.0)
+    node.see(intent("$i", "evil", 1), 9.0)
+    (event,) = node.pursue(wish(), now=10.0)
     assert isinstance(event, Take)
     assert (event.epoch, event.after, event.fresh, event.run) == (1, None, False, RUN)
-    assert node.pursue(wish(alone=True), now=11.0) == [], "it waits for its echo"
+    assert node.pursue(wish(), now=11.0) == [], "it waits for its echo"
 
 
 def test_a_take_names_and_carries_the_head_on_which_it_stands() -> None:
     node = Node()
     node.see(take("$1", "b", epoch=4), 1.0)
     node.see(release("$2", "b", epoch=4), 2.0)
-    (event,) = node.pursue(wish(alone=True), now=10.0)
+    (event,) = node.pursue(wish(), now=10.0)
     assert isinstance(event, Take)
     assert (event.epoch, event.after) == (5, "$2")
     assert event.head == replace(carried(KEY, head(4, "$2")), takes=1)
@@ -133,9 +135,9 @@ def test_each_next_one_waits_longer_than_an_echo(rank: int) -> None:
 def test_whom_the_room_names_goes_at_once() -> None:
     node = Node()
     mine = hinted(node, 10.0)
-    assert node.pursue(wish(), now=10.1) == []
+    assert node.pursue(wish(1), now=10.1) == []
     node.contender.state_read(INTENT + KEY, mine, 10.2)
-    (event,) = node.pursue(wish(), now=10.2)
+    (event,) = node.pursue(wish(1), now=10.2)
     assert isinstance(event, Take)
 
 
@@ -145,9 +147,9 @@ def test_who_is_not_named_stands_down_and_goes_on_if_no_lock_comes() -> None:
     other = intent("$i", "b", 1)
     node.see(other, 10.1)
     node.contender.state_read(INTENT + KEY, other, 10.2)
-    assert node.pursue(wish(), now=10.3) == []
-    assert node.pursue(wish(), now=11.1) == []
-    (event,) = node.pursue(wish(), now=11.2)
+    assert node.pursue(wish(1), now=10.3) == []
+    assert node.pursue(wish(1), now=11.6) == []
+    (event,) = node.pursue(wish(1), now=11.7)
     assert isinstance(event, Take)
 
 
@@ -156,7 +158,7 @@ def test_a_state_that_names_nobody_for_this_epoch_is_no_reason_to_wait(found: In
     node = Node()
     hinted(node, 10.0)
     node.contender.state_read(INTENT + KEY, found, 10.2)
-    assert isinstance(node.pursue(wish(), now=10.2)[0], Take)
+    assert isinstance(node.pursue(wish(1), now=10.2)[0], Take)
 
 
 def test_who_sees_an_intent_before_its_turn_sends_none_but_waits_for_the_lock() -> None:
@@ -189,10 +191,10 @@ def test_a_new_head_begins_the_turns_anew() -> None:
 def test_a_held_key_is_waited_for_until_it_lapses() -> None:
     node = Node()
     node.see(take("$1", "b"), 10.0)
-    assert node.pursue(wish(alone=True), now=12.0) == []
+    assert node.pursue(wish(), now=12.0) == []
     lapse = 10.0 + LEASE_S * (1 + 2 * RHO)
     assert node.contender.deadline() == lapse
-    (event,) = node.pursue(wish(alone=True), now=lapse)
+    (event,) = node.pursue(wish(), now=lapse)
     assert isinstance(event, Take)
     assert (event.epoch, event.after) == (2, "$1")
 
@@ -200,8 +202,8 @@ def test_a_held_key_is_waited_for_until_it_lapses() -> None:
 def test_a_run_that_is_in_a_slot_waits_for_that_slot_though_another_is_free() -> None:
     node = Node()
     node.see(take("$1", "b", slot=1), 10.0)
-    assert node.pursue(wish(alone=True, slots=2), now=12.0) == []
-    other = replace(wish(alone=True, slots=2), claim=replace(CLAIM, run=RunId("$b")))
+    assert node.pursue(wish(slots=2), now=12.0) == []
+    other = replace(wish(slots=2), claim=replace(CLAIM, run=RunId("$b")))
     (event,) = node.pursue(other, now=12.0)
     assert isinstance(event, Take)
     assert event.slot == 0
@@ -210,16 +212,16 @@ def test_a_run_that_is_in_a_slot_waits_for_that_slot_though_another_is_free() ->
 @pytest.mark.parametrize("failed", [True, False], ids=["given up", "echo never came"])
 def test_a_take_that_is_lost_is_tried_again(failed: bool) -> None:
     node = Node()
-    (event,) = node.pursue(wish(alone=True), now=10.0)
+    (event,) = node.pursue(wish(), now=10.0)
     assert isinstance(event, Take)
     if failed:
         node.contender.failed(event.nonce, 11.0)
         again = 11.0 + RETRY_S
     else:
-        assert node.pursue(wish(alone=True), now=10.0 + ECHO_MAX_S) == []
+        assert node.pursue(wish(), now=10.0 + ECHO_MAX_S) == []
         again = 10.0 + ECHO_MAX_S + RETRY_S
-    assert node.pursue(wish(alone=True), now=again - 0.1) == []
-    assert isinstance(node.pursue(wish(alone=True), now=again)[0], Take)
+    assert node.pursue(wish(), now=again - 0.1) == []
+    assert isinstance(node.pursue(wish(), now=again)[0], Take)
 
 
 def test_what_is_no_longer_wished_for_is_dropped() -> None:
@@ -232,11 +234,11 @@ def test_what_is_no_longer_wished_for_is_dropped() -> None:
 
 def test_what_it_holds_and_what_an_ended_process_wishes_is_not_claimed() -> None:
     node = Node()
-    (event,) = node.pursue(wish(alone=True), now=10.0)
+    (event,) = node.pursue(wish(), now=10.0)
     node.see(event, 10.1)  # type: ignore[arg-type]
-    assert node.pursue(wish(alone=True), now=99.0) == []
+    assert node.pursue(wish(), now=99.0) == []
     node.see(end("$e"), 100.0)
-    assert node.pursue(wish(alone=True), now=200.0) == []
+    assert node.pursue(wish(), now=200.0) == []
 
 
 # -- unsure ----------------------------------------------------------------------------------------
@@ -328,7 +330,7 @@ def test_an_answer_makes_it_sure_and_it_goes_on_from_there() -> None:
     node = Node(unsure=(KEY,))
     asked = probed(node)
     node.see(beat("$2", "b", heads=(carried(KEY, head(3, asked.event_id)),)), 11.0)
-    (event,) = node.pursue(wish(alone=True), now=11.0)
+    (event,) = node.pursue(wish(), now=11.0)
     assert isinstance(event, Take)
     assert (event.epoch, event.after, event.fresh) == (4, asked.event_id, False)
 
@@ -391,7 +393,7 @@ def test_a_hint_that_lies_delays_each_turn_once() -> None:
     said: list[RoomEvent] = []
     while not said and now < 20.0:
         node.see(intent(f"$i{now}", "evil", 1), now)
-        said = node.pursue(wish(), now=now)
+        said = node.pursue(wish(1), now=now)
         now += 0.1
     assert [type(event) for event in said] == [Take]
-    assert now < 12.0
+    assert now < 12.5

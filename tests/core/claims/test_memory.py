@@ -100,10 +100,10 @@ def test_set_tries_again_when_another_came_first() -> None:
     event = node.write(10.0)
     node.see(write("$3", "b", version=3, after="$2", value="other"), 10.5)
     node.see(event, 11.0)
-    again = node.write(14.0)
+    again = node.write(15.0)
     assert (again.version, again.after, again.value) == (4, "$3", "new")
-    node.see(again, 13.0)
-    node.due(13.0)
+    node.see(again, 16.0)
+    node.due(16.0)
     assert node.replies == [{"ok": True, "value": "new", "version": 4}]
 
 

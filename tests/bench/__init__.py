@@ -1,0 +1,1 @@
+"""Benchmarks: they print ratios, which a slower or busier machine changes little."""
