@@ -102,6 +102,7 @@ class Machine:
         assert self.process is not None
         self.process.die()
         self.process = None
+        self.world.died()
         self.world.after(0.1, self.start)
 
     def halted(self) -> None:

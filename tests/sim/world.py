@@ -170,9 +170,13 @@ class World:
         """Whether the homeserver is away."""
         return self.now < self.down_until
 
+    def died(self) -> None:
+        """A process ended: what it still owed the state, nobody owes."""
+        self._crashed = self.now
+
     def crashed(self, machine: Machine) -> None:
         """A process ended: its database stays, is put back, or is lost; it is started again later."""
-        self._crashed = self.now
+        self.died()
         kept = self.rng.random()
         if kept > 0.8 or (kept > 0.65 and machine.backup is None):
             machine.database.tables = {table: {} for table in machine.database.tables}

@@ -33,6 +33,7 @@ from cisbot.core.room.wire import TIMELINE_TYPES, key_of
 RHO = 0.01  # how far the rates of two machines' clocks may differ
 RENEWALS_PER_LEASE = 3
 SENT_MAX = 1_000
+ECHO_MOST_S = 3.0  # what takes longer waited for a rate limit, and says nothing of the room
 LEASE_OVER = "its lease ran out before a renewal came back"
 END_DUE = "its delayed end may be sent: the homeserver did not answer in time"
 
@@ -290,7 +291,7 @@ class Keeper:
         nonce = getattr(event, "nonce", None)
         if event.sender != self.me.account or nonce not in self._sent:
             return
-        echo_s = max(0.01, min(now - self._sent[nonce], 10.0))
+        echo_s = max(0.01, min(now - self._sent[nonce], ECHO_MOST_S))
         # A room that got slow must be known at once: who then takes turns too soon makes it slower still.
         self.echo_s = max(echo_s, 0.7 * self.echo_s + 0.3 * echo_s)
 
