@@ -1,0 +1,24 @@
+"""The short storm: ten nodes, every kind of fault, the homeserver dies twice; the long one: `make chaos`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.plan import Kind
+from tests.chaos.storm import Wanted, run
+
+pytestmark = [pytest.mark.synapse, pytest.mark.timeout(300)]
+
+
+def test_no_rule_is_broken_under_all_faults(tmp_path: Path) -> None:
+    seed = int(os.environ.get("SEED", "1"))
+    outcome = run(Wanted(runs=40, seed=seed, pace_s=1.2), tmp_path, print)
+    assert outcome.good, (seed, outcome)
+    assert outcome.figures["runs"] == 40
+    faults = outcome.figures["faults"]
+    assert isinstance(faults, dict)
+    assert set(faults) == {kind.value for kind in Kind}
+    assert outcome.figures["taken over"]
