@@ -56,6 +56,7 @@ class Cluster(Nodes):
             self.start(name)
         for name in names:
             self.joined(name)
+        self.person.stop()  # from now on one account follows the room: each costs the homeserver time
 
     def data(self, name: str) -> Path:
         """A node's data directory."""

@@ -55,15 +55,16 @@ def below(root: Path) -> list[str]:
     return found
 
 
-def lives(pid: int) -> bool:
-    """`kill -0`: whether there is such a process, a dead one that nobody has reaped included."""
+def lives(pid: int, at_ns: int) -> bool:
+    """`kill -0`: whether the process that had this number at that boot time is there, if only as a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return len(fields) > 19 and int(fields[19]) / os.sysconf("SC_CLK_TCK") <= at_ns / 1e9
 
 
 def parent(pid: int) -> int:

@@ -146,13 +146,13 @@ def run(wanted: Wanted, root: Path, say: Say) -> Outcome:
     outcome.findings = checker.judge(evidence)
     outcome.alone = storm.faults.alone
     outcome.left = processes.below(root)
-    pids = {int(line["pid"]) for line in evidence.record} | {int(line["worker"]) for line in evidence.record}
-    outcome.left += [f"{pid} wrote to the record" for pid in pids if processes.lives(pid)]
+    seen = {int(line[who]): int(line["at_ns"]) for line in evidence.record for who in ("pid", "worker")}
+    outcome.left += [f"{pid} of the record" for pid, at in seen.items() if processes.lives(pid, at)]
     outcome.figures = {
         **checker.figures(evidence),
         "faults": dict(storm.committed),
         "requests befallen": befallen,
-        "processes that kill -0 does not find": len(pids),
+        "processes that kill -0 does not find": len(seen),
         "seconds": round(time.monotonic() - began),
         "seconds of CPU": round(
             sum(resource.getrusage(who)[0] + resource.getrusage(who)[1] for who in WHOSE)
