@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterable
 
 from tests.chaos.cluster import Cluster
-from tests.chaos.plan import NETWORK, Fault, Kind
+from tests.chaos.plan import NETWORK, PROCESS, Fault, Kind
 from tests.chaos.sink import append
 
 _KILLS = (Kind.KILL, Kind.KILL_BOTH, Kind.KILL_STOPPED, Kind.LOSE, Kind.OLD)
@@ -20,15 +21,21 @@ _KILLS = (Kind.KILL, Kind.KILL_BOTH, Kind.KILL_STOPPED, Kind.LOSE, Kind.OLD)
 class Faults:
     """What is committed, and what of it is not made good yet. Stops are written down for the checker."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, seed: int) -> None:
         self._cluster = cluster
+        self._dice = random.Random(f"victims {seed}")
         self._stopped: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._down: dict[str, Kind] = {}
+        self._victims: dict[Fault, str] = {}
         self.alone: list[str] = []  # nodes that ended by themselves
 
-    def begin(self, fault: Fault) -> None:
-        """Commit a fault."""
-        name, cluster = fault.node, self._cluster
+    def begin(self, fault: Fault) -> bool:
+        """Commit a fault; False where its victim suffers already, for another fault sought it out."""
+        cluster = self._cluster
+        name = self._busy(fault) or fault.node
+        if fault.kind in PROCESS and (name in self._down or name in self._stopped):
+            return False
+        self._victims[fault] = name
         if fault.kind in NETWORK:
             cluster.proxy.change(name, fault.kind, on=True)
         elif fault.kind is Kind.SYNAPSE:
@@ -40,16 +47,25 @@ class Faults:
             self._kill(name, fault.kind)
         else:
             self._stop(name, fault.kind)
+        return True
 
     def end(self, fault: Fault) -> None:
         """Make it good."""
-        name = fault.node
-        if fault.kind in NETWORK:
+        name = self._victims.pop(fault, "")
+        if name and fault.kind in NETWORK:
             self._cluster.proxy.change(name, fault.kind, on=False)
         elif name in self._stopped:
             self._continue(name)
         elif name in self._down:
             self._restart(name)
+
+    def _busy(self, fault: Fault) -> str | None:
+        """A node that runs tasks, whose processes are left alone by other faults."""
+        if not fault.seeks:
+            return None
+        free = [name for name in self._cluster.processes if name not in {*self._down, *self._stopped}]
+        busy = [name for name in free if self._cluster.family(name).tasks]
+        return self._dice.choice(busy) if busy else None
 
     def look(self) -> None:
         """Start again, as a service manager would, what ended by itself; such an end is remembered."""

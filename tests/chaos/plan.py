@@ -34,17 +34,22 @@ PROCESS = (
     Kind.STOP_ALL,
 )  # fmt: skip
 NETWORK = (Kind.DROP, Kind.LATE, Kind.DELAY, Kind.HANG, Kind.GAP, Kind.CUT)
+SEEKING = 0.7  # the part of all faults that seek a node which runs tasks
 SUFFERING_MAX = 0.4  # the part of all nodes whose processes are gone or stopped at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: when it begins, whom it befalls ("" for the homeserver), how long it lasts."""
+    """One fault: when it begins, whom it befalls ("" for the homeserver), how long it lasts.
+
+    With `seeks`, a node that runs tasks just then is its victim instead, if there is one.
+    """
 
     at_s: float
     kind: Kind
     node: str
     for_s: float
+    seeks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def faults(seed: int, nodes: Sequence[str], seconds: float, lease_s: float) -> l
             busy[node] = at + span + lease_s / 2
         if kind is Kind.OLD:
             found.append(Fault(at * dice.uniform(0.2, 0.9), Kind.COPY, node, 0.0))
-        found.append(Fault(at, kind, node, span))
+        found.append(Fault(at, kind, node, span, seeks=kind is not Kind.OLD and dice.random() < SEEKING))
     found += [
         Fault(seconds * dice.uniform(*part), Kind.SYNAPSE, "", 0.0) for part in ((0.2, 0.4), (0.6, 0.8))
     ]

@@ -62,7 +62,7 @@ class Storm:
 
     def __init__(self, wanted: Wanted, cluster: Cluster, say: Say) -> None:
         self.wanted, self.cluster, self.say = wanted, cluster, say
-        self.faults = Faults(cluster)
+        self.faults = Faults(cluster, wanted.seed)
         self.committed: Counter[str] = Counter()
         self._published: list[str] = []
         self._ended: set[object] = set()
@@ -95,8 +95,8 @@ class Storm:
         self.say(f"{len(open_runs)} runs without an outcome {time.monotonic() - began:.0f} s later")
 
     def _commit(self, fault: plan.Fault) -> None:
-        self.committed[fault.kind.value] += 1
-        self.faults.begin(fault)
+        if self.faults.begin(fault):
+            self.committed[fault.kind.value] += 1
 
     def _publish(self, words: str) -> None:
         self._published.append(self.cluster.person.say(words))
