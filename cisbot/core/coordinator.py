@@ -201,7 +201,7 @@ class Coordinator(Lifecycle):
                     "the room is encrypted, which cisbot can't serve yet. Use a room without encryption"
                 )
             case ev.NodeRecord():
-                self._node(event, now)
+                self._node(event, now, live=live)
             case ev.Member():
                 self.board.note_member(event)
             case ev.Intent():
@@ -213,7 +213,9 @@ class Coordinator(Lifecycle):
                 if live:
                     self._claim(event, now)
 
-    def _node(self, record: ev.NodeRecord, now: Instant) -> None:
+    def _node(self, record: ev.NodeRecord, now: Instant, *, live: bool) -> None:
+        if not live and self.board.outdated(record):
+            return
         self._out.halt = self._out.halt or self.presence.record(record)
         self.board.note_node(record, now.wall_ms)
 
