@@ -32,6 +32,7 @@ class Cluster(Nodes):
         self.evidence = root / "evidence"
         (self.evidence / "sink").mkdir(parents=True)
         self.follower: subprocess.Popen[bytes]
+        self._ending = False  # in good order
         self.member: Account
 
     @override
@@ -68,15 +69,20 @@ class Cluster(Nodes):
 
     def end(self) -> None:
         """Stop the nodes, and when the room is quiet the follower."""
+        self._ending = True
         self.close()
         self.follower.terminate()
-        assert self.follower.wait(60) == 0
+        try:
+            assert self.follower.wait(60) == 0
+        finally:
+            self.follower.kill()
 
     @override
     def close(self) -> None:
         super().close()
-        if hasattr(self, "follower") and self.follower.poll() is None:
-            self.follower.terminate()
+        if hasattr(self, "follower") and not self._ending:
+            self.follower.kill()  # an early end: there is nothing to judge
+            self.follower.wait()
 
     def _dag(self, name: str) -> str:
         command = f"exec {sys.executable} -S -m tests.chaos.task {self.evidence}"
