@@ -27,7 +27,7 @@ class Cluster(Nodes):
     def __init__(
         self, synapse: Synapse, make_account: MakeAccount, root: Path, proxy: Proxy, lease_s: int
     ) -> None:
-        super().__init__(synapse, make_account, root, lease_s=lease_s)
+        super().__init__(synapse, make_account, root, lease_s=lease_s, traced=True)
         self.proxy = proxy
         self.evidence = root / "evidence"
         (self.evidence / "sink").mkdir(parents=True)
@@ -38,10 +38,6 @@ class Cluster(Nodes):
     @override
     def address(self, name: str) -> str:
         return self.proxy.address(name)
-
-    @override
-    def arguments(self, name: str) -> list[str]:
-        return [*super().arguments(name), "--trace", str(self.root / name / "trace.jsonl")]
 
     def begin(self, names: list[str]) -> None:
         """Make accounts, room and DAGs; follow the room; start the nodes and wait for them."""
