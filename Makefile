@@ -11,7 +11,7 @@ SYNAPSE_PINS := .ci/constraints-synapse.txt
 synapse = PIP_CONSTRAINT=$(SYNAPSE_PINS) $(BIN)/python -m homeserver.install synapse
 maubot = PIP_CONSTRAINT=$(PINS) $(BIN)/python -m homeserver.install maubot
 
-.PHONY: setup check format quick soak test demo bench-claims mbp clean
+.PHONY: setup check format quick soak test chaos demo bench-claims mbp clean
 .NOTPARALLEL:
 
 setup: $(STAMP)
@@ -50,6 +50,11 @@ test: setup
 	@$(maubot)
 	$(BIN)/python -m pytest -m "not synapse" -n 2
 	$(BIN)/python -m pytest -m synapse -n 2 --dist loadfile
+
+# make chaos [RUNS=200] [LIMITS=default] [SEED=…]: prints its seed first, and its figures as the last line
+chaos: setup
+	@$(synapse)
+	@$(BIN)/python -m tests.chaos --runs $(or $(RUNS),200) --limits $(or $(LIMITS),lifted) $(if $(SEED),--seed $(SEED))
 
 demo: setup
 	@$(synapse)

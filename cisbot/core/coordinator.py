@@ -201,7 +201,9 @@ class Coordinator(Lifecycle):
                     "the room is encrypted, which cisbot can't serve yet. Use a room without encryption"
                 )
             case ev.NodeRecord():
-                self._node(event, now)
+                if live or not self.board.outdated(event):
+                    self._out.halt = self._out.halt or self.presence.record(event)
+                    self.board.note_node(event, now.wall_ms)
             case ev.Member():
                 self.board.note_member(event)
             case ev.Intent():
@@ -212,10 +214,6 @@ class Coordinator(Lifecycle):
             case _:
                 if live:
                     self._claim(event, now)
-
-    def _node(self, record: ev.NodeRecord, now: Instant) -> None:
-        self._out.halt = self._out.halt or self.presence.record(record)
-        self.board.note_node(record, now.wall_ms)
 
     def _claim(self, event: ev.ClaimEvent | ev.Restate, now: Instant) -> None:
         self.board.seen(event, now.wall_ms)

@@ -17,9 +17,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import aiohttp
 from mautrix.api import HTTPAPI, Method, Path, PathBuilder
@@ -49,6 +49,7 @@ PATIENCE_S: Final = 60.0
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 RETRY_AFTER_S_MAX: Final = 3600.0
 SAID_S: Final = 3.0
+Answer = TypeVar("Answer")
 _KEEP_ALIVE_S: Final = 10.0
 _DEAD: Final = ("M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEACTIVATED")
 _UNUSABLE: Final = (500, 502, 503, 504, 520, 521, 522, 523, 524)
@@ -140,12 +141,16 @@ class Api(HTTPAPI):
             raise Unreachable("the answer is not a JSON object", sent=True)
         return cast("JsonMap", answer)
 
-    async def listing(self, path: PathBuilder) -> list[Json]:
-        """One GET for a JSON list. Raises RateLimited, Unreachable or Refused."""
-        answer = await self._bounded(Method.GET, path, {}, {}, REQUEST_S)
-        if not isinstance(answer, list):
-            raise Unreachable("the answer is not a JSON list", sent=True)
-        return cast("list[Json]", answer)
+    async def listing(self, path: PathBuilder, *, patience_s: float = PATIENCE_S) -> list[Json]:
+        """One GET for a JSON list, tried again as in `read`. Raises what that raises."""
+
+        async def ask() -> list[Json]:
+            answer = await self._bounded(Method.GET, path, {}, {}, REQUEST_S)
+            if not isinstance(answer, list):
+                raise Unreachable("the answer is not a JSON list", sent=True)
+            return cast("list[Json]", answer)
+
+        return await self._patiently(ask, path, patience_s)
 
     async def _bounded(
         self,
@@ -175,12 +180,17 @@ class Api(HTTPAPI):
 
         Raises RateLimited or Unreachable once `patience_s` is used up, and Refused at once.
         """
+        return await self._patiently(lambda: self.call(method, path, body, query=query), path, patience_s)
+
+    async def _patiently(
+        self, ask: Callable[[], Awaitable[Answer]], path: PathBuilder, patience_s: float
+    ) -> Answer:
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_s
         backoff = Backoff(f"{self.user_id} {path}", most_s=10.0)
         while True:
             try:
-                return await self.call(method, path, body, query=query)
+                return await ask()
             except RateLimited as limited:
                 wait_s = limited.retry_after_s
                 if loop.time() + wait_s > until:

@@ -34,7 +34,12 @@ class Open:
     @property
     def due(self) -> float:
         """When the worker should have reported its end; if it has not, it is stuck."""
-        return min(self.deadline - BACKSTOP_S, self.over_by)
+        return min(self.fenced_by, self.over_by)
+
+    @property
+    def fenced_by(self) -> float:
+        """When its lease counts as over: what is killed then is lost with it, and has not failed."""
+        return self.deadline - BACKSTOP_S
 
 
 @dataclass(slots=True)
@@ -103,6 +108,11 @@ class Member:
             if timer is not None:
                 timer.cancel()
         self.idle_timer = self.retry_timer = self.fence_timer = self.ping_timer = None
+
+
+def fenced(key: TaskKey) -> TaskEnded:
+    """The end of a task that was killed with its worker, which did not stop it before its lease ended."""
+    return TaskEnded(*key, None, None, "fenced", "its worker was stuck", "", {})
 
 
 def never_started(key: TaskKey) -> TaskEnded:

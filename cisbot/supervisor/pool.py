@@ -31,7 +31,7 @@ from cisbot.supervisor.events import (
     WorkerStarted,
 )
 from cisbot.supervisor.leftovers import adopted, become_subreaper, kill_children
-from cisbot.supervisor.member import START_TRIES_MAX, Ending, Member, Open, never_started
+from cisbot.supervisor.member import START_TRIES_MAX, Ending, Member, Open, fenced, never_started
 from cisbot.supervisor.process import WorkerProcess
 
 READY_S = 30.0  # from spawn to `Ready`
@@ -330,7 +330,9 @@ class Pool:
 
     def _gone(self, member: Member, why: str) -> None:
         """The process and all its kin are dead: tell what is lost, and go on with what waits."""
-        lost = list(member.open)
+        now = self._clock()
+        over = [key for key, task in member.open.items() if task.fenced_by <= now]
+        lost = [key for key in member.open if key not in over]
         ending, was_ready = member.ending, member.ready
         member.open.clear()
         member.stop_timers()
@@ -342,6 +344,8 @@ class Pool:
             if not was_ready and member.crashes >= START_TRIES_MAX:
                 lost += member.pending
                 member.pending.clear()
+        for key in over:
+            self._emit(fenced(key))
         if lost:
             self._emit(WorkerGone(member.name, tuple(lost), why))
         if ending == "idle":

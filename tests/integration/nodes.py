@@ -141,7 +141,7 @@ kill_grace = 1
 worker_idle_timeout = 2
 
 [matrix]
-homeserver = "{self.synapse.base_url}"
+homeserver = "{self.address(name)}"
 user_id = "{account.user_id}"
 access_token = "{account.access_token}"
 room = "{room or self.room}"
@@ -156,6 +156,10 @@ room = "{room or self.room}"
     def trace(self, name: str) -> Path:
         """Where a traced node writes its steps."""
         return self.root / name / "trace"
+
+    def address(self, name: str) -> str:
+        """Where a node finds the homeserver."""
+        return self.synapse.base_url
 
     def log(self, name: str) -> str:
         """What a node said to its operator."""

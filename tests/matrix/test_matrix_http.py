@@ -83,3 +83,16 @@ async def test_a_read_is_tried_again(api: Api, scripted: Scripted) -> None:
     scripted.on("GET", "/test", lose)
     with pytest.raises(Unreachable):
         await api.read(Method.GET, Path.v3.test, patience_s=0.05)
+
+
+async def test_the_whole_state_is_asked_for_again_when_its_answer_is_lost(
+    api: Api, scripted: Scripted
+) -> None:
+    scripted.on("GET", "/test", lose, answer([1, 2]))
+    assert await api.listing(Path.v3.test) == [1, 2]
+
+
+async def test_a_list_that_never_comes_is_given_up(api: Api, scripted: Scripted) -> None:
+    scripted.on("GET", "/test", answer({}))
+    with pytest.raises(Unreachable):
+        await api.listing(Path.v3.test, patience_s=0)

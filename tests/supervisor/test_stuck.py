@@ -22,9 +22,23 @@ async def test_a_stuck_worker_cannot_outlive_a_deadline(tmp_path: Path) -> None:
         task = (await events.started("t")).pid
         with stopped(worker):
             it.set_deadline(RUN, boot() + 0.2)
-            gone = await events.until(WorkerGone)
-        assert gone.runs == ((RUN, "t", 1),)
+            ended = await events.ended("t")
+        assert ended.reason == "fenced"  # lost with its lease: it has not failed
         assert not alive(task)
+
+
+async def test_what_shares_a_stuck_worker_is_lost_with_it(tmp_path: Path) -> None:
+    async with pool(tmp_path) as (it, events):
+        it.start_task("worker-a", start(tmp_path, "sleep 1000", grace_s=0.0))
+        it.start_task("worker-a", start(tmp_path, "sleep 1000", run="other", task="other"))
+        worker = (await events.until(WorkerStarted)).pid
+        for task in ("t", "other"):
+            await events.started(task)
+        with stopped(worker):
+            it.set_deadline(RUN, boot() + 0.2)
+            gone = await events.until(WorkerGone)
+        assert gone.runs == (("other", "other", 1),)
+        assert (await events.ended("t")).reason == "fenced"
 
 
 async def test_a_cancel_reaches_a_stuck_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

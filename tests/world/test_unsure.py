@@ -115,3 +115,28 @@ def test_runs_that_wait_for_others_do_not_use_up_a_nodes_room() -> None:
     world.say("!dag publish job", wait_s=1)
     world.say("!dag publish other", wait_s=10)
     assert [len(m.running) for m in world.machines] == [1, 1]
+
+
+def test_an_outcome_that_came_after_the_next_take_counts_for_who_would_run_it_then() -> None:
+    again = dag("id: again\nscope: proj-b\non_lost: rerun\ntasks:\n  a: {shell: 'true'}\n")
+    world = World([again], 3, lease_s_max=40)
+    for machine in world.machines:
+        machine.auto = False
+    run = world.say("!dag publish again")
+    (first,) = [m for m in world.machines if m.running]
+    first.mute = True  # its renewals and its release are late
+    first.end_task("a", world.now)
+    world.wait(40)
+    (second,) = [m for m in world.machines if m.running]
+    late = next(send for send in first.deaf if send.content.get("action") == "release")
+    world.room.put(first.account, late.type, late.content, state_key=late.state_key)
+    world.settle()
+    assert second.running
+    second.crash()
+    world.wait(90)
+    assert {m.status(run) for m in world.machines if m.alive} == {"succeeded"}
+    assert sorted(world.began()) == sorted([f"{first.name}:a@1", f"{second.name}:a@2"])
+    second.start(world.now)
+    world.wait(90)
+    assert second.status(run) == "succeeded"
+    assert len(world.began()) == 2

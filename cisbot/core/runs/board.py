@@ -92,8 +92,14 @@ class Board:
             record.gone or record.sender in self._away,
             known.since_ms if stays and known is not None else now_ms,
             now_ms,
+            record.ts_ms,
         )
         self.dirty_nodes.add(record.sender)
+
+    def outdated(self, record: NodeRecord) -> bool:
+        """Whether the node has said something newer, which the state before a fork does not know."""
+        known = self.nodes.get(record.sender)
+        return known is not None and record.ts_ms < known.said_ms
 
     def note_member(self, event: Member) -> None:
         """Whoever is not in the room any more is no node of it."""

@@ -164,3 +164,4 @@ class NodeInfo:
     gone: bool
     since_ms: int
     seen_ms: int
+    said_ms: int = 0  # the homeserver's time of its record
