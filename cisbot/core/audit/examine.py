@@ -31,6 +31,7 @@ from cisbot.core.room.events import (
 )
 from cisbot.core.room.wire import STATE_TYPES, T_CHARTER, T_INTENT, T_NODE, TIMELINE_TYPES, key_of
 
+MENDED = "{} forked; its place among its neighbours is the one that later events tell of, not as listed"
 RESTATED_MS = 60_000  # within which honest nodes restate what a void write or an end left in the state
 
 
@@ -40,16 +41,17 @@ def audit(reading: Reading) -> Report:
     charters = _Charters(reading)
     nodes = Nodes(reading.events, reading.state)
     stories: dict[ClaimKey, Story] = {}
-    moved = 0
+    mended: list[Finding] = []
     for key, items in _by_key(reading).items():
         folding = Folding(key, evidence, charters.at)
-        steps, displaced = settle(items, folding, whole=reading.whole)
+        steps, moved = settle(items, folding, whole=reading.whole)
         known = frozenset(item.event.event_id for item in items)
         replay = Replay(key, evidence, known, whole=reading.whole)
         stories[key] = replay.tell(steps, charters.at(len(reading.events)), reading.as_of_ms)
         replay.strangers()
-        moved += displaced
+        mended += [_of(Remark.ORDER_MENDED, event, MENDED.format(event.event_id), key) for event in moved]
     found = [finding for story in stories.values() for finding in story.found]
+    found += mended
     found += _stray_heads(evidence, stories, reading)
     found += Executions(stories, nodes.accounts()).judge(reading.events)
     found += [*nodes.judge(), *charters.judge(), *_taken_away(reading), *_whole(reading)]
@@ -58,7 +60,7 @@ def audit(reading: Reading) -> Report:
     holds = sorted((h for s in stories.values() for h in s.holds), key=lambda h: (h.since_ms, h.epoch))
     voids = sorted((v for s in stories.values() for v in s.voids), key=lambda v: v.ts_ms)
     return Report(
-        len(reading.events), reading.whole, moved,
+        len(reading.events), reading.whole,
         min((e.ts_ms for e in reading.events if e.ts_ms), default=reading.as_of_ms), reading.as_of_ms,
         tuple(holds), tuple(voids),
         tuple(f for f in found if isinstance(f.kind, Breach)),

@@ -43,6 +43,7 @@ class Remark(StrEnum):
     RAN_ON = "ran-on"  # tasks were told of after the hold had ended
     LATE_WORDS = "late-words"  # a request of a process that was over by then
     STATE_OLD = "state-old"  # the state waits for somebody to restate it
+    ORDER_MENDED = "order-mended"  # read elsewhere than where it was in the stream
     ORDER_UNPROVEN = "order-unproven"
     NOT_WHOLE = "not-whole"  # the reading does not begin with the room
     UNREADABLE = "unreadable"
@@ -127,11 +128,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result. `moved`: events whose place carried heads corrected (`order.py`)."""
+    """The result. `whole`: the reading began with the room."""
 
     events: int
     whole: bool
-    moved: int
     from_ms: int
     as_of_ms: int
     holds: tuple[Hold, ...]

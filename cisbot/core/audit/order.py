@@ -76,20 +76,21 @@ class Folding:
         return len({v.by.sender for v in said if from_carried(v.head).says() != true})
 
 
-def settle(items: Sequence[Item], folding: Folding, *, whole: bool) -> tuple[list[Step], int]:
-    """The steps in the order that contradicts least of what was said, and how many events were moved."""
+def settle(items: Sequence[Item], folding: Folding, *, whole: bool) -> tuple[list[Step], list[Told]]:
+    """The steps in the order that contradicts least of what was said, and the events that were moved."""
     line, start = list(items), FREE if whole else None
     steps: list[Step] = []
-    moved = repairs = 0
+    moved: list[Told] = []
+    repairs = 0
     while len(steps) < len(line):
         head = steps[-1].head if steps else start
         step = folding.step(head, line[len(steps)])
         if repairs < REPAIRS_MAX and folding.contradicted(step):
             repairs += 1
             if (better := _better(line, steps, start, folding)) is not None:
-                line, kept = better
+                line, kept, item = better
                 del steps[kept:]
-                moved += 1
+                moved.append(item.event)
                 continue
         steps.append(step)
     return steps, moved
@@ -97,8 +98,8 @@ def settle(items: Sequence[Item], folding: Folding, *, whole: bool) -> tuple[lis
 
 def _better(
     line: list[Item], steps: list[Step], start: Head | None, folding: Folding
-) -> tuple[list[Item], int] | None:
-    """The line with one event moved so that less is contradicted, and up to where it is as before."""
+) -> tuple[list[Item], int, Item] | None:
+    """The line with one event moved so that less is contradicted, up to where it is as before, and which."""
     at = len(steps)
     low, high = max(0, at - REACH), min(len(line), at + REACH + 1)
     before = steps[low - 1].head if low else start
@@ -111,7 +112,8 @@ def _better(
         return total
 
     window = line[low:high]
-    least, best = cost(window), None
+    least = cost(window)
+    best: tuple[list[Item], Item] | None = None
     moves = sorted(
         ((a, b) for a in range(len(window)) for b in range(len(window)) if a != b and min(a, b) <= at - low),
         key=lambda move: abs(move[0] - move[1]),
@@ -122,8 +124,8 @@ def _better(
         tried = [*window[:a], *window[a + 1 :]]
         tried.insert(b, window[a])
         if (found := cost(tried)) < least:
-            least, best = found, tried
-    return None if best is None else ([*line[:low], *best, *line[high:]], low)
+            least, best = found, (tried, window[a])
+    return None if best is None else ([*line[:low], *best[0], *line[high:]], low, best[1])
 
 
 def _may_pass(window: Sequence[Item], a: int, b: int) -> bool:
