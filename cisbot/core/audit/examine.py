@@ -77,6 +77,8 @@ def _by_key(reading: Reading) -> dict[ClaimKey, list[Item]]:
             asked[(event.sender, event.incarnation)].add(event.key)
         if isinstance(event, Take | Release | MemoryWrite | Restate):
             keys.add(event.key)
+        elif isinstance(event, Heartbeat):
+            keys |= {renewal.key for renewal in event.renews}
         elif isinstance(event, Rejected) and (spoilt := key_of(event.type, event.state_key)):
             keys.add(spoilt)
     if not reading.whole:  # ends may end what was taken before

@@ -10,7 +10,17 @@ import pytest
 from cisbot.core.audit.found import Breach
 from cisbot.core.ids import ClaimKey, EventId, NodeId
 from cisbot.core.room.events import Outcome
-from tests.core.audit.history import LEASE_MAX_S, LEASE_S, MEMORY, STEP_MAX, History, account, lie, process
+from tests.core.audit.history import (
+    KEY,
+    LEASE_MAX_S,
+    LEASE_S,
+    MEMORY,
+    STEP_MAX,
+    History,
+    account,
+    lie,
+    process,
+)
 
 GLOBAL = ClaimKey("global")
 Plant = Callable[[History, bool], None]
@@ -204,6 +214,12 @@ def an_outcome_of_another_run(h: History, wrong: bool) -> None:
 def a_renewal_of_what_was_never_held(h: History, wrong: bool) -> None:
     h.take("a")
     h.beat("a", 2 if wrong else 1)
+
+
+@plants(Breach.NOT_HELD)
+def a_renewal_of_a_key_that_nobody_ever_asked_for(h: History, wrong: bool) -> None:
+    h.take("a")
+    h.beat("a", 1, key=ClaimKey("x/y") if wrong else KEY, heads=())
 
 
 @plants(Breach.NOT_HELD)

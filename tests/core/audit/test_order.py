@@ -39,12 +39,13 @@ def a_release_and_a_probe(h: History) -> tuple[RoomEvent, RoomEvent]:
 
 
 def a_renewal_and_a_release_of_another_slot(h: History) -> tuple[RoomEvent, RoomEvent]:
-    """The head that the next one carries has one holder less."""
+    """The next take stands on the release."""
     h.take("a")
     h.take("b", "$s", slot=1)
     seen = h.head()
     forked = h.beat("a", heads=()), h.release("b", 2, run="$s", seen=seen)
-    h.beat("c", 0)
+    h.take("c", "$t", slot=1)
+    h.beat("c", 3)
     return forked
 
 
