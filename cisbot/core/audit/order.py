@@ -132,10 +132,11 @@ def _may_pass(window: Sequence[Item], a: int, b: int) -> bool:
     """Whether the event at `a` may have come at `b`: it forked from all that it passes."""
     mine = window[a].event
     passed = window[b:a] if b < a else window[a + 1 : b + 1]
-    return all(_forked(mine, other.event) for other in passed)
+    return all(forked(mine, other.event) for other in passed)
 
 
-def _forked(one: Told, other: Told) -> bool:
+def forked(one: Told, other: Told) -> bool:
+    """Whether neither sender can have seen the other event."""
     if one.sender == other.sender or abs(one.ts_ms - other.ts_ms) > FORK_MS:
         return False
     return other.event_id not in _names(one) and one.event_id not in _names(other)
@@ -163,6 +164,6 @@ def unproven(steps: Sequence[Step], evidence: Evidence, key: ClaimKey) -> list[t
             granted[event.after] = event
             continue
         won = granted.get(event.after)
-        if won is not None and _forked(won, event) and not evidence.vouched(key, won.event_id):
+        if won is not None and forked(won, event) and not evidence.vouched(key, won.event_id):
             found.append((won, event))
     return found

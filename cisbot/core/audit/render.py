@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import itemgetter
 
 from cisbot.core.audit.found import Finding, Hold, HoldEnd, Report, VoidClaim
 from cisbot.core.chat.render import clean, seconds
@@ -64,25 +65,25 @@ def summary(report: Report) -> str:
 def _claims(report: Report) -> Iterable[str]:
     """Every key's holds and void requests, in time."""
     rows = [
-        *((hold.key, hold.since_ms, _hold(hold)) for hold in report.holds),
+        *((hold.key, hold.since_ms, _hold(hold, report.as_of_ms)) for hold in report.holds),
         *((void.key, void.ts_ms, _void(void)) for void in report.voids),
     ]
     rows.sort(key=lambda row: row[:2])
-    key_of: Callable[[tuple[str, int, list[str]]], str] = lambda row: row[0]  # noqa: E731
-    for key, group in groupby(rows, key=key_of):
+    for key, group in groupby(rows, key=itemgetter(0)):
         table = [["  epoch", "node", "run", "from", "held", "end"], *(cells for _, _, cells in group)]
         yield from ("", clean(key), *_columns(table))
 
 
-def _hold(hold: Hold) -> list[str]:
-    until_ms = hold.until_ms if hold.until_ms is not None else hold.last_sign_ms
+def _hold(hold: Hold, as_of_ms: int) -> list[str]:
+    still_ms = as_of_ms if hold.end is HoldEnd.HELD else hold.last_sign_ms
+    until_ms = hold.until_ms if hold.until_ms is not None else still_ms
     end = str(hold.end)
     if hold.outcome is not None:
         end += f", {hold.outcome}"
     elif hold.end is HoldEnd.RELEASED:
         end = "given back"
     if hold.lapsed_ms and hold.end is not HoldEnd.RELEASED:
-        end += f", without a lease for {seconds(hold.lapsed_ms / 1000)}"
+        end += f", no lease for {seconds(hold.lapsed_ms / 1000)}"
     slot = f" slot {hold.slot}" if hold.slot else ""
     return [
         f"{hold.epoch:7}{slot}", clean(hold.node), short_id(hold.run), _moment(hold.since_ms),
@@ -104,11 +105,10 @@ def _columns(table: Sequence[Sequence[str]]) -> Iterable[str]:
 
 
 def _findings(mark: str, found: Iterable[Finding]) -> Iterable[str]:
-    for number, one in enumerate(found):
-        if number == 0:
-            yield ""
-        about = f"{clean(one.key)}: " if one.key else ""
-        yield f"{mark} {one.kind}, {_moment(one.ts_ms)}, {about}{clean(one.what, 400)}"
+    for one in found:
+        yield ""
+        yield f"{mark} {one.kind}" + (f" ({clean(one.key)})" if one.key else "")
+        yield f"    {_moment(one.ts_ms)}  {clean(one.what, 400)}"
         if one.event is not None:
             yield f"    {clean(one.event)} of {clean(one.sender or '')}"
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from cisbot.core.audit.examine import audit
 from cisbot.core.audit.found import Reading, Report
 from cisbot.core.claims.ledger import Ledger
-from cisbot.core.claims.state import Bounds, carried
+from cisbot.core.claims.state import FREE, Bounds, carried
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, Nonce, RunId, UserId
 from cisbot.core.room.events import (
     CarriedHead,
@@ -39,11 +39,11 @@ LEASE_S, LEASE_MAX_S, STEP_MAX = 30, 60, 1_000
 class History:
     """A room that `audit` may read. Every method appends one event, a second after the one before."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, ms: int = 1_000_000) -> None:
         self.events: list[RoomEvent | Rejected] = []
         self.state: list[RoomEvent | Rejected] = []
         self.ledger = Ledger(Bounds(LEASE_MAX_S, STEP_MAX))
-        self.ms = 1_000_000
+        self.ms = ms
         self.whole = True
         self.charter()
         for name in names or ("a", "b", "c"):
@@ -85,28 +85,22 @@ class History:
     def take(
         self, name: str, run: str = "$r", *, key: ClaimKey = KEY, epoch: int = 0, after: str = "",
         slot: int = 0, scope: str = "project-p", lease_s: int = LEASE_S, life: int = 1, node: str = "",
-        fresh: bool = False,
+        seen: CarriedHead | None = None,
     ) -> Take:  # fmt: skip
-        """Asks for the next epoch on the head as it is, unless told otherwise."""
-        head = self.head(key)
+        """Asks for the next epoch on the head as it is, or as its sender saw it, unless told otherwise."""
+        head = seen or self.head(key)
         stands = EventId(after) if after else head.after
-        truth = head if head.after is not None and not after and not fresh else None
         return self.add(
             Take(
                 *self._envelope(name), key, NodeId(node or name), process(name, life), self._nonce(), slot,
-                epoch or head.epoch + 1, stands, RunId(run), "backup", scope, lease_s, "0", fresh, truth,
-                head.takes if fresh else 0,
+                epoch or head.epoch + 1, stands, RunId(run), "backup", scope, lease_s, "0", False,
+                head if head.after is not None and not after else None,
             )
         )  # fmt: skip
 
-    def rival(self, name: str, run: str = "$r", epoch: int = 1) -> Take:
+    def rival(self, name: str, run: str = "$r") -> Take:
         """A take on the key as it was at first: it comes second, and is void."""
-        return self.add(
-            Take(
-                *self._envelope(name), KEY, NodeId(name), process(name, 1), self._nonce(), 0, epoch, None,
-                RunId(run), "backup", "project-p", LEASE_S, "0",
-            )
-        )  # fmt: skip
+        return self.take(name, run, seen=carried(KEY, FREE))
 
     def release(
         self, name: str, epoch: int = 1, outcome: Outcome | None = Outcome.SUCCEEDED, run: str = "$r", *,
