@@ -61,7 +61,7 @@ def audit(args: argparse.Namespace) -> int:
         return USAGE
     report = examine(reading)
     shown = only(report, key=args.key, run=args.one)
-    print(as_json(shown, room) if args.json else as_text(shown, room))
+    print(as_json(shown, room, consistent=report.consistent) if args.json else as_text(shown, room))
     if hidden := len(report.breaches) - len(shown.breaches):
         say(f"audit: {hidden} more inconsistencies are not shown, for they concern other keys or runs")
     return OK if report.consistent else INCONSISTENT
@@ -81,7 +81,7 @@ def _read(args: argparse.Namespace) -> tuple[str, Reading]:
         except CisbotError as error:
             raise FieldError("--from", f"{args.saved}: {error}", "what --save wrote") from None
     now_ms = SystemClock().now().wall_ms
-    since_ms = None if args.since is None else now_ms - _ago_ms(args.since, now_ms)
+    ago_ms = None if args.since is None else _ago_ms(args.since, now_ms)
     account = account_of(args, "room", "cisbot audit")
     with ExitStack() as stack:
         save = None
@@ -91,10 +91,10 @@ def _read(args: argparse.Namespace) -> tuple[str, Reading]:
             except OSError as error:
                 why = error.strerror or str(error)
                 raise FieldError("--save", f"{args.save} can't be written: {why}", "a new file") from None
-        return account.matrix.room, asyncio.run(_read_room(account, since_ms, save))
+        return account.matrix.room, asyncio.run(_read_room(account, ago_ms, save))
 
 
-async def _read_room(account: Account, since_ms: int | None, save: TextIO | None) -> Reading:
+async def _read_room(account: Account, ago_ms: int | None, save: TextIO | None) -> Reading:
     told = 0
 
     def progress(count: int) -> None:
@@ -105,9 +105,10 @@ async def _read_room(account: Account, since_ms: int | None, save: TextIO | None
 
     async with session(account) as api:
         room_id = await resolve(api, account.matrix.room)
+        now_ms = SystemClock().now().wall_ms
+        since_ms = None if ago_ms is None else now_ms - ago_ms
         return await read_room(
-            api, room_id, since_ms=since_ms, progress=progress, save=save,
-            now_ms=lambda: SystemClock().now().wall_ms,
+            api, room_id, since_ms=since_ms, progress=progress, save=save, now_ms=now_ms
         )  # fmt: skip
 
 

@@ -33,10 +33,11 @@ async def read_room(
     since_ms: int | None,
     progress: Callable[[int], None],
     save: TextIO | None,
-    now_ms: Callable[[], int],
+    now_ms: int,
 ) -> Reading:
-    """The room's history up to now, from its beginning or from `since_ms` on. `progress` is told how many
-    events were read so far, `save` gets each of them as a line of JSON that `read_saved` understands.
+    """The room's history up to now (`now_ms`), from its beginning or from `since_ms` on.
+
+    `progress` is told how many events were read so far; `save` gets each as a line of JSON, for `read_saved`.
 
     Raises CisbotError: not in the room; RateLimited or Unreachable when the homeserver is away.
     """
@@ -70,7 +71,7 @@ async def read_room(
     for stated in state:
         _save(save, {STATE: stated})
     found.reverse()
-    return Reading(tuple(found), _decoded(state), whole, now_ms())
+    return Reading(tuple(found), _decoded(state), whole, now_ms)
 
 
 def read_saved(lines: Iterable[str]) -> Reading:

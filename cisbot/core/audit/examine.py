@@ -32,7 +32,7 @@ from cisbot.core.room.events import (
 from cisbot.core.room.wire import STATE_TYPES, T_CHARTER, T_INTENT, T_NODE, TIMELINE_TYPES, key_of
 
 MENDED = "{} forked; its place among its neighbours is the one that later events tell of, not as listed"
-RESTATED_MS = 60_000  # within which honest nodes restate what a void write or an end left in the state
+RESTATED_MS = 300_000  # within which honest nodes restate what a void write or an end left in the state
 
 
 def audit(reading: Reading) -> Report:

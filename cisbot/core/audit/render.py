@@ -36,9 +36,9 @@ def _names(run: RunId | None) -> tuple[str, ...]:
     return () if run is None else (run, run_event(run), short_id(run))
 
 
-def as_json(report: Report, room: str) -> str:
-    """The report as one JSON object; docs/guide.md describes it."""
-    content = {"schema": SCHEMA, "room": room, "consistent": report.consistent, **asdict(report)}
+def as_json(report: Report, room: str, *, consistent: bool) -> str:
+    """One JSON object (docs/guide.md). `consistent`: the whole room, not only what is shown."""
+    content = {"schema": SCHEMA, "room": room, "consistent": consistent, **asdict(report)}
     return json.dumps(content, indent=1)
 
 

@@ -113,7 +113,7 @@ def a_restate_names_another_holder(h: History, wrong: bool) -> None:
 def the_state_names_a_loser(h: History, wrong: bool) -> None:
     take = h.take("a")
     h.state.append(h.rival("b") if wrong else take)
-    h.wait(120)
+    h.wait(400)
 
 
 @plants(Breach.STATE_DIFFERS)
@@ -122,7 +122,7 @@ def the_state_restates_what_is_not_so(h: History, wrong: bool) -> None:
     h.release("a")
     restate = h.restate("b", h.head())
     h.state.append(replace(restate, head=lie(restate.head, epoch=7)) if wrong else restate)
-    h.wait(120)
+    h.wait(400)
 
 
 # -- bounds ----------------------------------------------------------------------------------------
