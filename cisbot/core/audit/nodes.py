@@ -104,7 +104,8 @@ def _twins(lives: dict[Process, _Life]) -> Iterator[Finding]:
     told: set[tuple[Process, Process]] = set()
     for name, group in by_name.items():
         group.sort(key=lambda one: one[1].first_ms)
-        for (one, before), (other, after) in zip(group, group[1:], strict=False):
+        one, before = group[0]
+        for other, after in group[1:]:
             both_ms = min(before.last_ms, after.last_ms) - after.first_ms
             if both_ms > LATE_MS and (one, other) not in told:
                 told.add((one, other))
@@ -113,6 +114,8 @@ def _twins(lives: dict[Process, _Life]) -> Iterator[Finding]:
                     f"for {both_ms / 1000:.0f} s"
                 )
                 yield Finding(Breach.TWIN, what, after.first_ms, sender=other[0])
+            if after.last_ms > before.last_ms:
+                one, before = other, after
 
 
 def _finding(kind: Breach | Remark, event: Spoken, what: str) -> Finding:

@@ -318,6 +318,18 @@ def two_processes_of_one_account(h: History, wrong: bool) -> None:
     h.beat("a", 0, life=2)
 
 
+@plants(Breach.TWIN)
+def a_process_that_outlives_one_that_came_between(h: History, wrong: bool) -> None:
+    h.beat("a", 0)
+    h.record("a", life=2)
+    h.beat("a", 0, life=1 if wrong else 2)
+    h.wait(30)
+    h.beat("a", 0, life=3)
+    h.wait(30)
+    h.beat("a", 0, life=1 if wrong else 3)
+    h.beat("a", 0, life=3)
+
+
 @plants(Breach.EVIDENCE_TAKEN)
 def a_redacted_take(h: History, wrong: bool) -> None:
     take = h.take("a")
