@@ -47,8 +47,7 @@ def audit(reading: Reading) -> Report:
         steps, moved = settle(items, folding, whole=reading.whole)
         known = frozenset(item.event.event_id for item in items)
         replay = Replay(key, evidence, known, whole=reading.whole)
-        stories[key] = replay.tell(steps, charters.at(len(reading.events)), reading.as_of_ms)
-        replay.strangers()
+        stories[key] = replay.tell(steps, charters.at, reading.as_of_ms)
         mended += [_of(Remark.ORDER_MENDED, event, MENDED.format(event.event_id), key) for event in moved]
     found = [finding for story in stories.values() for finding in story.found]
     found += mended

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cisbot.core.audit.evidence import Claimed, Evidence, Vouch
@@ -50,14 +50,15 @@ class Replay:
         self._open: dict[tuple[int, int], int] = {}  # slot and epoch, to the place in `holds`
         self._highest = 0
 
-    def tell(self, steps: Sequence[Step], bounds: Bounds, as_of_ms: int) -> Story:
-        """Go through all steps. `bounds` are those of the end: for leases."""
+    def tell(self, steps: Sequence[Step], bounds: Callable[[int], Bounds], as_of_ms: int) -> Story:
+        """Go through all steps. `bounds` are those at a place of the reading."""
         for step in steps:
             self.story.last_ms = max(self.story.last_ms, step.item.event.ts_ms)
             self._step(step)
             event = step.item.event
-            if isinstance(event, Take) and event.lease_s > bounds.lease_s_max:
-                what = f"asks for a lease of {event.lease_s} s; the charter allows {bounds.lease_s_max} s"
+            most_s = bounds(step.item.place).lease_s_max
+            if isinstance(event, Take) and event.lease_s > most_s:
+                what = f"asks for a lease of {event.lease_s} s; the charter allows {most_s} s"
                 self._breach(Breach.LEASE_TOO_LONG, event, what)
         for won, rival in unproven(steps, self._evidence, self.story.key):
             self._remark(
@@ -65,6 +66,7 @@ class Replay:
                 f"was accepted if it came before {rival.event_id} of {rival.node}, as the homeserver "
                 "lists them; nothing else in the room tells",
             )  # fmt: skip
+        self._strangers()
         self.story.head = steps[-1].head if steps else None
         self._end(as_of_ms)
         return self.story
@@ -212,7 +214,7 @@ class Replay:
             said, true = told_head(from_carried(vouch.head)), told_head(step.head)
             self._breach(kind, vouch.by, f"says that {event.event_id} left {said}, but it left {true}")
 
-    def strangers(self) -> None:
+    def _strangers(self) -> None:
         """Heads that name what the key never had."""
         if not self._whole:
             return
