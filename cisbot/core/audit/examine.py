@@ -32,6 +32,8 @@ from cisbot.core.room.events import (
 from cisbot.core.room.wire import STATE_TYPES, T_CHARTER, T_INTENT, T_NODE, TIMELINE_TYPES, key_of
 
 MENDED = "{} forked; its place among its neighbours is the one that later events tell of, not as listed"
+SET_BACK = "the homeserver's clock was set back; times before and after this event can't be compared"
+SET_BACK_MS = 1_000  # requests overtake each other by less (72 ms were measured)
 RESTATED_MS = 300_000  # within which honest nodes restate what a void write or an end left in the state
 
 
@@ -40,17 +42,18 @@ def audit(reading: Reading) -> Report:
     evidence = gather(reading.events)
     charters = _Charters(reading)
     nodes = Nodes(reading.events, reading.state)
+    set_back = _set_back(reading)
     stories: dict[ClaimKey, Story] = {}
     mended: list[Finding] = []
     for key, items in _by_key(reading).items():
         folding = Folding(key, evidence, charters.at)
         steps, moved = settle(items, folding, whole=reading.whole)
         known = frozenset(item.event.event_id for item in items)
-        replay = Replay(key, evidence, known, whole=reading.whole)
+        replay = Replay(key, evidence, known, set_back, whole=reading.whole)
         stories[key] = replay.tell(steps, charters.at, reading.as_of_ms)
         mended += [_of(Remark.ORDER_MENDED, event, MENDED.format(event.event_id), key) for event in moved]
     found = [finding for story in stories.values() for finding in story.found]
-    found += mended
+    found += [*mended, *(_of(Remark.CLOCK_SET_BACK, reading.events[at], SET_BACK) for at in set_back)]
     found += _stray_heads(evidence, stories, reading)
     found += Executions(stories, nodes.accounts()).judge(reading.events)
     found += [*nodes.judge(), *charters.judge(), *_taken_away(reading), *_whole(reading)]
@@ -105,6 +108,18 @@ def _by_key(reading: Reading) -> dict[ClaimKey, list[Item]]:
         for key in concerned & keys:
             lines[key].append(Item(place, event))
     return lines
+
+
+def _set_back(reading: Reading) -> list[int]:
+    """The places before which the clock was set back."""
+    places: list[int] = []
+    high_ms = 0
+    for place, event in enumerate(reading.events):
+        if event.ts_ms and event.ts_ms < high_ms - SET_BACK_MS:
+            places.append(place)
+            high_ms = event.ts_ms
+        high_ms = max(high_ms, event.ts_ms)
+    return places
 
 
 def _carried(reading: Reading) -> Iterator[CarriedHead]:

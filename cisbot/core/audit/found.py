@@ -45,6 +45,7 @@ class Remark(StrEnum):
     STATE_OLD = "state-old"  # the state waits for somebody to restate it
     ORDER_MENDED = "order-mended"  # read elsewhere than where it was in the stream
     ORDER_UNPROVEN = "order-unproven"
+    CLOCK_SET_BACK = "clock-set-back"  # the homeserver's: times before and after can't be compared
     NOT_WHOLE = "not-whole"  # the reading does not begin with the room
     UNREADABLE = "unreadable"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -44,9 +45,15 @@ class Story:
 class Replay:
     """Tells the story of one key from its steps."""
 
-    def __init__(self, key: ClaimKey, evidence: Evidence, known: frozenset[EventId], *, whole: bool) -> None:
+    def __init__(
+        self, key: ClaimKey, evidence: Evidence, known: frozenset[EventId], set_back: Sequence[int],
+        *, whole: bool,
+    ) -> None:  # fmt: skip
         self.story = Story(key, unjudged=not whole)
         self._evidence, self._known, self._whole = evidence, known, whole
+        self._set_back = set_back  # the places before which the homeserver's clock was
+        self._place = 0
+        self._signs: dict[int, int] = {}  # of holds, by their place in `holds`: where in the reading
         self._open: dict[tuple[int, int], int] = {}  # slot and epoch, to the place in `holds`
         self._highest = 0
 
@@ -75,6 +82,7 @@ class Replay:
 
     def _step(self, step: Step) -> None:
         event, story = step.item.event, self.story
+        self._place = step.item.place
         redacted = isinstance(event, Rejected) and event.redacted
         if redacted or step.head is None:
             story.unjudged = True
@@ -107,6 +115,7 @@ class Replay:
             at = self._open.get((verdict.renewed.slot, verdict.renewed.epoch))
             if at is not None:
                 hold = self.story.holds[at]
+                self._signs[at] = self._place
                 sign_ms = max(hold.last_sign_ms, event.ts_ms)
                 self.story.holds[at] = replace(hold, renewals=hold.renewals + 1, last_sign_ms=sign_ms)
 
@@ -114,6 +123,7 @@ class Replay:
         story = self.story
         claimed = (take.key, take.sender, take.incarnation, take.epoch)
         story.granted[claimed] = self._open[(holder.slot, holder.epoch)] = len(story.holds)
+        self._signs[len(story.holds)] = self._place
         story.holds.append(
             Hold(
                 take.key, take.slot, take.epoch, take.node, take.sender, take.incarnation, take.run,
@@ -144,8 +154,9 @@ class Replay:
             if at is None or gone.account == take.sender:
                 continue
             servers = {user.partition(":")[2] for user in (gone.account, take.sender)}
-            if len(servers) > 1:  # of two clocks, which can't be compared
-                continue
+            since = bisect_right(self._set_back, self._signs.get(at, 0))
+            if len(servers) > 1 or since < bisect_right(self._set_back, self._place):
+                continue  # times of two clocks, or of one that was set between, can't be compared
             hold = self.story.holds[at]
             silent_ms = take.ts_ms - hold.last_sign_ms
             if silent_ms < FASTER * 1000 * hold.lease_s:

@@ -35,6 +35,15 @@ def test_a_takeover_is_told_with_the_time_without_a_lease() -> None:
     assert kinds(history) == [Remark.LAPSED]
 
 
+def test_a_clock_that_was_set_back_makes_no_takeover_early() -> None:
+    history = History()
+    history.take("a")
+    history.wait(LEASE_S + 4)
+    history.wait(-60)
+    history.take("b")
+    assert kinds(history) == [Remark.CLOCK_SET_BACK]
+
+
 def test_an_outcome_that_came_too_late() -> None:
     history = History()
     history.take("a")
