@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cisbot.core.audit.examine import audit
-from cisbot.core.audit.found import Reading, Report
+from cisbot.core.audit.found import Breach, Reading, Report
 from cisbot.core.audit.order import forked
 from cisbot.core.room.events import ClaimEvent, Outcome, Rejected, Restate, RoomEvent
 from tests.core.audit.history import LEASE_S, History
+from tests.sim.mutants import MUTANTS, without
 from tests.sim.plan import CALM, HARD, MILD, Size
+from tests.sim.violation import Violation
 from tests.sim.world import World
 
 NODES = ("a", "b", "c")
@@ -151,3 +154,15 @@ def test_simulated_nodes_are_never_accused(piece: int) -> None:
         assert listed.breaches == (), seed
         assert {hold.event for hold in listed.holds} == {hold.event for hold in true.holds}, seed
         assert {void.event for void in listed.voids} == {void.event for void in true.voids}, seed
+
+
+def test_a_cluster_without_compare_and_set_is_accused() -> None:
+    """Nodes that accept any take: two run at once, and each carries heads that are not the rule's."""
+    accused: set[Breach] = set()
+    for seed in range(40):
+        with without("after"), suppress(Violation):
+            world = World(seed, Size.SMALL, MUTANTS["after"].faults)
+            world.run()
+        report = read(world.server.stream, (), world.server.clock_ms + int(world.now * 1000))
+        accused |= {Breach(finding.kind) for finding in report.breaches}
+    assert accused >= {Breach.HEAD_DIFFERS, Breach.VOID_RAN}
