@@ -122,7 +122,7 @@ def simulated(seed: int) -> tuple[list[RoomEvent | Rejected], tuple[RoomEvent | 
     short here that a step of 2 s looks like a takeover that came too early.
     """
     faults = replace((CALM, MILD, HARD)[seed % 3], clock_s=0.0)
-    world = World(seed, Size.SMALL, faults)
+    world = World(seed, Size.SMALL, lambda plan: replace(plan, faults=faults, slots=1 + seed % 2))
     world.run()
     stated = [found.event for found in world.server.state.values()] if seed % 3 == 0 else []
     return list(world.server.stream), tuple(stated), world.server.clock_ms + int(world.now * 1000)
@@ -157,12 +157,12 @@ def test_simulated_nodes_are_never_accused(piece: int) -> None:
 
 
 def test_a_cluster_without_compare_and_set_is_accused() -> None:
-    """Nodes that accept any take: two run at once, and each carries heads that are not the rule's."""
+    """Nodes that accept any take carry heads that are not the rule's."""
     accused: set[Breach] = set()
     for seed in range(40):
         with without("after"), suppress(Violation):
-            world = World(seed, Size.SMALL, MUTANTS["after"].faults)
+            world = World(seed, Size.SMALL, MUTANTS["after"].focus)
             world.run()
         report = read(world.server.stream, (), world.server.clock_ms + int(world.now * 1000))
         accused |= {Breach(finding.kind) for finding in report.breaches}
-    assert accused >= {Breach.HEAD_DIFFERS, Breach.VOID_RAN}
+    assert Breach.HEAD_DIFFERS in accused
