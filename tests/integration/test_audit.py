@@ -45,12 +45,11 @@ def test_a_member_without_power_audits_a_race_and_a_killed_holder(
     nodes.open(names, dags, members=[auditor])
     nodes.person_of(auditor).stop()
     who = account_of(nodes, auditor)
-    run = nodes.person.say("!dag publish job")
     races = [nodes.person.say(f"!dag publish quick scope=proj-{n % 3} target=any") for n in range(9)]
-    nodes.reply(run, "a: succeeded")
-    dead = nodes.marks(lines=2)[-1][1]
     assert [nodes.outcome(one) for one in races] == ["succeeded"] * 9
-    dead = next(mark[1] for mark in nodes.marks() if mark[3] == run)
+    run = nodes.person.say("!dag publish job scope=proj-a")
+    nodes.reply(run, "a: succeeded")
+    dead = [node for _, node, _, marked in nodes.marks() if marked == run][-1]
     nodes.kill(dead)
     nodes.open_gate()
     assert nodes.outcome(run) == "succeeded"
