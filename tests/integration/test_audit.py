@@ -74,8 +74,8 @@ def test_a_member_without_power_audits_a_race_and_a_killed_holder(
     assert text.returncode == 0, text.stderr
     assert dead in text.stdout and "taken over" in text.stdout and "no inconsistency" in text.stdout
     assert "quick/" not in text.stdout
-    again, offline = audit(nodes, "--from", str(saved))
-    assert (again, offline["holds"]) == (0, report["holds"])
+    code, offline = audit(nodes, "--from", str(saved))
+    assert (code, offline["holds"]) == (0, report["holds"])
     assert not [e for e in nodes.person.events if e.get("sender") == auditor.user_id and "membership" not in
                 str(e.get("content"))], "an audit writes nothing"  # fmt: skip
 
