@@ -1,4 +1,4 @@
-"""The command line: `cisbot run | check | room init | validate | publish | status | memory`."""
+"""The command line: `cisbot run | check | room init | audit | validate | publish | status | memory`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cisbot
-from cisbot.cli import check, local, publish, room
+from cisbot.cli import audit, check, local, publish, room
 from cisbot.cli.validate import validate
 from cisbot.errors import CisbotError, FieldError
 from cisbot.node import standalone
@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     valid.add_argument("files", nargs="+")
     check.add_arguments(sub)
     room.add_arguments(sub)
+    audit.add_arguments(sub)
     publish.add_arguments(sub)
     local.add_arguments(sub)
     return top
@@ -97,7 +98,7 @@ def _command(args: argparse.Namespace) -> int:
             code = validate(args.files)
             sys.stdout.flush()
             return code
-        case "check" | "room":
+        case "check" | "room" | "audit":
             done: int = args.run(args)
             return done
         case "publish":

@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
+from cisbot.cli.account import Account, account_of, add_account, session
 from cisbot.core.dags.faults import explain
 from cisbot.core.settings import Matrix
 from cisbot.errors import CisbotError, FieldError
-from cisbot.matrix.http import check_address
 from cisbot.matrix.init import LEASE_S_MAX, Role, RoomMade, RoomPlan, init_room
-from cisbot.matrix.login import log_in, log_out
-from cisbot.node.config import ConfigError, load, read_secret
+from cisbot.node.config import ConfigError
 
-PATIENCE_S = 20.0
-OWN = ("homeserver", "user", "password-file", "token-file", "alias")
 OPTIONS = {"homeserver": "--homeserver", "user_id": "--user", "room": "--alias"}
 
 
@@ -35,12 +28,7 @@ def add_arguments(sub: argparse._SubParsersAction[Any]) -> None:
     init = room.add_subparsers(required=True, metavar="init").add_parser(
         "init", help="make the room, or complete the one that has the alias", description=__doc__
     )
-    init.add_argument("--config", type=Path, help="a TOML file whose [matrix] stands for the next four")
-    init.add_argument("--homeserver", help="such as https://example.org")
-    init.add_argument("--user", help="who makes the room, such as @op:example.org")
-    secret = init.add_mutually_exclusive_group()
-    secret.add_argument("--password-file", type=Path, help="holds the password of --user")
-    secret.add_argument("--token-file", type=Path, help="holds an access token of --user")
+    add_account(init)
     init.add_argument("--alias", help="such as tasks, for #tasks:example.org")
     init.add_argument("--name", help="the room's name, for people; needed only to make it")
     init.add_argument("--node", action="append", default=[], metavar="@USER", help="a node's account")
@@ -57,7 +45,7 @@ def add_arguments(sub: argparse._SubParsersAction[Any]) -> None:
 def init_from(args: argparse.Namespace) -> int:
     """Make or complete the room that the arguments describe; return the exit code."""
     try:
-        account = _account(args)
+        account = account_of(args, "alias", "cisbot room init")
         plan = _plan(args, account)
         made = asyncio.run(_init(account, plan))
     except ValidationError as error:
@@ -75,56 +63,9 @@ def init_from(args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Who makes the room. Without a `data_dir` the session is for this command alone."""
-
-    matrix: Matrix
-    data_dir: Path | None
-
-
 async def _init(account: Account, plan: RoomPlan) -> RoomMade:
-    with tempfile.TemporaryDirectory() as folder:
-        place = account.data_dir or Path(folder)
-        async with await log_in(account.matrix, place, _say, patience_s=PATIENCE_S) as api:
-            try:
-                return await init_room(api, plan)
-            finally:
-                if account.data_dir is None and account.matrix.password is not None:
-                    await log_out(api)
-
-
-def _account(args: argparse.Namespace) -> Account:
-    given = [f"--{name}" for name in OWN if getattr(args, name.replace("-", "_")) is not None]
-    if args.config is not None:
-        if given:
-            raise FieldError(", ".join(given), "stands beside --config", "--config, or these without it")
-        loaded = load(args.config)
-        for warning in loaded.warnings:
-            _say(f"warning  {warning}")
-        return Account(loaded.settings.matrix, loaded.settings.node.data_dir)
-    lacking = [f"--{name}" for name in ("homeserver", "user", "alias") if f"--{name}" not in given]
-    if not (args.password_file or args.token_file):
-        lacking.append("--password-file or --token-file")
-    if lacking:
-        raise FieldError(", ".join(lacking), "missing", "these, or --config with a TOML file that has them")
-    token = args.token_file is not None
-    field = "--token-file" if token else "--password-file"
-    secret = SecretStr(read_secret(field, args.token_file or args.password_file, token=token))
-    check_address(args.homeserver, "--homeserver")
-    if not re.fullmatch(r"@[^:\s]+:\S+", args.user):
-        raise FieldError("--user", f"{args.user[:80]!r} is not a user id", "one such as @you:example.org")
-    return Account(
-        Matrix(
-            homeserver=args.homeserver,
-            user_id=args.user,
-            access_token=secret if token else None,
-            password=None if token else secret,
-            room=f"#{args.alias.removeprefix('#').partition(':')[0]}:{args.user.partition(':')[2]}",
-            device_name="cisbot room init",
-        ),
-        None,
-    )
+    async with session(account) as api:
+        return await init_room(api, plan)
 
 
 def _plan(args: argparse.Namespace, account: Account) -> RoomPlan:
@@ -153,7 +94,3 @@ def _show(made: RoomMade, plan: RoomPlan, homeserver: str) -> None:
         print(f"\n# settings of {user}")
         print(f'[matrix]\nhomeserver = "{homeserver}"\nuser_id = "{user}"')
         print(f'room = "{made.room_id}"   # {made.alias}\npassword_file = "password"')
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

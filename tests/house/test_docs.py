@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cisbot.core.audit import found
 from cisbot.core.room import wire
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "homeserver" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+GUIDE = (ROOT / "docs" / "guide.md").read_text()
 CONTENTS = [
     model
     for _, model in inspect.getmembers(wire, inspect.isclass)
@@ -38,6 +40,17 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_every_field_is_described(content: type[wire.Wire]) -> None:
     for field in content.model_fields:
         assert f"`{field}`" in PROTOCOL, field
+
+
+@pytest.mark.parametrize("content", [found.Report, found.Hold, found.VoidClaim, found.Finding])
+def test_every_field_of_an_audit_is_described(content: type[object]) -> None:
+    for field in inspect.signature(content).parameters:
+        assert f"`{field}`" in GUIDE, field
+
+
+@pytest.mark.parametrize("kind", [*found.Breach, *found.Remark, *found.HoldEnd])
+def test_every_kind_that_an_audit_names_is_described(kind: str) -> None:
+    assert f"`{kind}`" in GUIDE
 
 
 def test_every_event_type_is_described() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cisbot.core.ids import ClaimKey
 from cisbot.core.room.wire import T_END, T_LOCK
 from tests.world.machine import dag
@@ -37,6 +39,7 @@ def test_what_is_illegible_is_overwritten_with_the_truth() -> None:
     assert stated(world) == ("restate", 1)
 
 
+@pytest.mark.audit_finds("evidence-taken")
 def test_a_lock_event_that_was_redacted_before_it_came_is_a_gap() -> None:
     world = World([HELLO], nodes=2, lease_s_max=30)
     world.say("!dag publish hello")

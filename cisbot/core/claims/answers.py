@@ -144,7 +144,7 @@ class Answers:
         if head is None or found is None:
             return
         known = key in self._last and not isinstance(found, Restate)
-        if not (found.event_id == self._last[key] if known else _true(found, head)):
+        if not (found.event_id == self._last[key] if known else tells_truth(found, head)):
             self._states[key] = now
 
     def due(self, now: float) -> tuple[list[CarriedHead], list[CarriedHead]]:
@@ -205,8 +205,8 @@ class Answers:
         return (1 + self._me.rank(*about)) * max(3 * echo_s, 0.5)
 
 
-def _true(found: RoomEvent | Rejected, head: Head) -> bool:
-    """Whether the event says what is so."""
+def tells_truth(found: RoomEvent | Rejected, head: Head) -> bool:
+    """Whether an event that the state names says what is so."""
     match found:
         case Restate():
             return from_carried(found.head).says() == head.says()

@@ -108,7 +108,7 @@ class Ledger:
     def observe(self, event: ClaimEvent | Restate) -> list[Finding]:
         """Fold one live event. The result names every key whose head or certainty it touched."""
         found: list[Finding] = []
-        for head in _heads(event):
+        for head in heads_of(event):
             if head.key in self._unsure and (adopted := self._adopt(head)):
                 found.append(adopted)
         if isinstance(event, Restate):
@@ -231,7 +231,8 @@ def _names(event: ClaimEvent) -> int:
             return 1
 
 
-def _heads(event: ClaimEvent | Restate) -> tuple[CarriedHead, ...]:
+def heads_of(event: ClaimEvent | Restate) -> tuple[CarriedHead, ...]:
+    """The heads that an event carries."""
     match event:
         case Heartbeat():
             return event.heads

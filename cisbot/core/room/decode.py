@@ -30,7 +30,17 @@ class _Bad(Exception):
 class _Raw:
     """The envelope of a raw event, checked."""
 
-    __slots__ = ("content", "event_id", "redacted", "sender", "state_key", "ts_ms", "type", "txn")
+    __slots__ = (
+        "content",
+        "event_id",
+        "redacted",
+        "redacted_by",
+        "sender",
+        "state_key",
+        "ts_ms",
+        "txn",
+        "type",
+    )
 
     def __init__(self, raw: Mapping[str, object]) -> None:
         self.event_id = EventId(_text(raw, "event_id"))
@@ -48,6 +58,9 @@ class _Raw:
         self.redacted = isinstance(unsigned, dict) and (
             "redacted_because" in unsigned or "redacted_by" in unsigned
         )
+        because = unsigned.get("redacted_because") if isinstance(unsigned, dict) else None
+        by = because.get("sender") if isinstance(because, dict) else None
+        self.redacted_by = UserId(by) if isinstance(by, str) and len(by) <= 320 else None
 
 
 def _text(raw: Mapping[str, object], field: str) -> str:
@@ -81,7 +94,8 @@ def decode(raw: Mapping[str, object]) -> RoomEvent | Rejected | None:
 
 def _rejected(event: _Raw, why: str) -> Rejected:
     return Rejected(
-        event.event_id, event.sender, event.ts_ms, event.type, why, event.state_key, event.redacted
+        event.event_id, event.sender, event.ts_ms, event.type, why, event.state_key, event.redacted,
+        event.redacted_by,
     )  # fmt: skip
 
 

@@ -271,6 +271,7 @@ class Rejected(Event):
     why: str
     state_key: str | None = None
     redacted: bool = False
+    redacted_by: UserId | None = None
 
 
 LockEvent = Take | Release | Restate
