@@ -340,7 +340,8 @@ def test_the_echo_is_measured_as_it_goes() -> None:
     assert node.echo_s == pytest.approx(2.0, abs=0.01)
     see(node, probe("$q", "b", nonce="m29"), 900.0)
     assert node.echo_s == pytest.approx(2.0, abs=0.01)
-    for sent, echo_s, known_s in ((1000.0, 5.0, 5.0), (1010.0, 1.0, 3.8)):  # slower at once, faster by and by
+    steps = ((1000.0, 2.5, 2.5), (1010.0, 1.0, 2.05), (1020.0, 9.0, 3.0))
+    for sent, echo_s, known_s in steps:  # slower at once, faster by and by, a limit is no echo
         node.note_sent(Nonce(f"m{sent}"), sent)
         see(node, probe(f"$p{sent}", "a", nonce=f"m{sent}"), sent + echo_s)
         assert node.echo_s == pytest.approx(known_s)
