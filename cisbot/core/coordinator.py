@@ -314,6 +314,7 @@ class Coordinator(Lifecycle):
 
     def _finish(self, now: Instant) -> Step:
         self.me.open_runs = self.board.oldest_open(OPEN_RUNS_MAX)
+        self.me.peers = tuple(node.account for node in self.board.living())
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)
