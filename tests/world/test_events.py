@@ -1,4 +1,4 @@
-"""What cisbot says, counted: the table in `docs/protocol.md` is what real coordinators send in the model room."""
+"""What cisbot says, counted: the table in `docs/protocol.md` is what coordinators send in the model room."""
 
 from __future__ import annotations
 
