@@ -1,4 +1,4 @@
-"""A node joins a room with a past: its state is small, and the node reads back no further than so many pages."""
+"""A node joins a room with a past: its state is small, and so is the number of pages that the node reads."""
 
 from __future__ import annotations
 
