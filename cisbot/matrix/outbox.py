@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -150,6 +149,7 @@ class Outbox:
         try:
             while True:
                 self._wake.clear()
+                self._land()
                 item = self._pick(now())
                 if item is None:
                     await self._rest(now())
@@ -159,7 +159,8 @@ class Outbox:
                 if self._is_home(item.send):
                     await self._fly(item, now)
                 else:
-                    self._abroad = asyncio.ensure_future(self._fly_abroad(item, now))
+                    self._abroad = asyncio.ensure_future(self._fly(item, now))
+                    self._abroad.add_done_callback(lambda _: self._wake.set())
         finally:
             if self._abroad is not None:
                 self._abroad.cancel()
@@ -178,11 +179,10 @@ class Outbox:
         if self._queue.empty:
             self._idle.set()
 
-    async def _fly_abroad(self, item: _Item, now: Callable[[], float]) -> None:
-        with suppress(TokenDead):  # the next send home, or the sync, meets it too
-            await self._fly(item, now)
-        self._abroad = None
-        self._wake.set()
+    def _land(self) -> None:
+        if self._abroad is not None and self._abroad.done():
+            landed, self._abroad = self._abroad, None
+            landed.result()
 
     def _ready(self) -> list[_Item]:
         return [i for i in self._queue.waiting if self._abroad is None or self._is_home(i.send)]
