@@ -53,9 +53,14 @@ def test_a_limit_costs_no_lease(synapse_default_limits: Synapse, tmp_path: Path)
         assert nodes.outcome(runs[-1], 40) == "succeeded"
         for run in runs:
             nodes.reply(run, "succeeded on node-1", FINAL_S + 10)
-        assert [take["epoch"] for run in runs for take in nodes.locks(run, "take")] == [1, 2]
+        assert [take["epoch"] for run in runs for take in nodes.locks(run, "take")] == [
+            1,
+            1,
+        ]  # each its DAG's first claim
         assert late_renewals(nodes) == []
-        assert max(final_delays(nodes, runs)) < FINAL_S
+        delays = final_delays(nodes, runs)
+        print(f"final replies after {delays} s")
+        assert max(delays) < FINAL_S
         assert "could not send" not in nodes.log("node-1")
 
 
