@@ -29,6 +29,7 @@ from cisbot.matrix.http import Api, Method
 from cisbot.node.build import Node as RunningNode
 from cisbot.node.standalone import follow
 from homeserver.accounts import Account
+from homeserver.api import call
 from homeserver.synapse import Synapse
 from tests.bench.past import Past, dag_files, story
 from tests.integration.nodes import Nodes
@@ -135,6 +136,8 @@ def state_of(nodes: Nodes) -> tuple[int, int]:
 async def fill(nodes: Nodes, runs: int, ids: list[str], until: float) -> list[str]:
     """Put the runs there that are not there yet, until the time is up; the ids of all events so far."""
     teller = nodes.accounts["node-1"]
+    joined, _ = call("POST", f"{nodes.synapse.base_url}{V3}/join/{nodes.room}", {}, token=teller.access_token)
+    assert joined == 200
     accounts = {
         OPERATOR: (nodes.operator.user_id, nodes.operator.access_token),
         f"@node-1:{HOME}": (teller.user_id, teller.access_token),
