@@ -167,7 +167,7 @@ class Room:
         told: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
         self._ids: list[str] = told.get("ids", [])
         self.early: list[int] = told.get("early", [])
-        nodes.accounts = {name: nodes.make_account(name) for name in ("node-1", "node-2")}
+        nodes.accounts = {name: nodes.make_account(name) for name in ("node-1",)}
         if told:
             nodes.room = told["room"]
         else:
@@ -204,15 +204,21 @@ def measure(root: Path, runs: int, seconds: float) -> dict[str, object] | None:
             if not room.fill(runs, seconds):
                 return None
             events, size = state_of(nodes)
-            took_s, counts = asyncio.run(join_anew(settings_of(nodes, nodes.accounts["node-2"], "node-2")))
+            fresh = f"fresh-{room.events}"
+            nodes.accounts[fresh] = account(fresh)
+            nodes.make_room()  # completes it: the fresh account is invited
+            joins = {
+                what: asyncio.run(join_anew(settings_of(nodes, nodes.accounts[name], name)))
+                for what, name in (("new", fresh), ("without_database", "node-1"))
+            }
             early, early_size = room.early
             return {
                 "runs": runs,
                 "events": room.events,
                 "state_events": {"early": early, "end": events},
                 "state_bytes": {"early": early_size, "end": size},
-                "join_s": round(took_s, 2),
-                "requests": dict(sorted(counts.items())),
+                "join_s": {what: round(took_s, 2) for what, (took_s, _) in joins.items()},
+                "requests": {what: dict(sorted(counts.items())) for what, (_, counts) in joins.items()},
             }
 
 
