@@ -2,14 +2,15 @@
 
 A homeserver counts all events of an account together (Synapse's `rc_message`: ten at once, then one in
 five seconds) and tells nobody what the limit is. So there is none until the first 429. From then on what
-is less urgent leaves room for what is more: each priority leaves as many sends as its number says, and a
-renewal none. A limit that did not show for an hour may be gone, and is forgotten.
+is less urgent leaves room for what is more: chatter leaves enough for a release, its final reply and a
+renewal. A limit that did not show for an hour may be gone, and is forgotten.
 
 Pure: times are arguments, of any clock that doesn't jump.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,16 @@ from cisbot.core.effects import Priority
 
 BURST: Final = 10.0  # sends at once, until the homeserver says that it takes fewer
 BURST_MIN: Final = 4.0
+INTERVAL_S: Final = 5.0  # Synapse's: the first wait that is told is a part of it
+BRISK_S: Final = 0.25  # a first wait that is shorter tells of a faster pace, most probably
 INTERVAL_S_MAX: Final = 60.0  # a longer wait is obeyed, and is no pace
+LEAVES: Final[Mapping[Priority, float]] = {
+    Priority.RENEWAL: 0.0,
+    Priority.LOCK: 1.0,
+    Priority.FINAL: 1.0,
+    Priority.CHAT: 3.0,
+    Priority.EDIT: 4.0,
+}
 FORGET_S: Final = 3600.0
 TICK_S: Final = 0.001  # rather later than too early
 
@@ -74,7 +84,7 @@ class Budget:
         """The homeserver asks us to wait so long."""
         self._quiet_until = now + wait_s
         if self._bucket is None:
-            self._bucket = _Bucket(min(wait_s, INTERVAL_S_MAX), BURST, 0.0, now, now)
+            self._bucket = _Bucket(BRISK_S if wait_s < BRISK_S else INTERVAL_S, BURST, 0.0, now, now)
         self._bucket.learn(wait_s, now)
 
     def leave(self) -> None:
@@ -89,6 +99,6 @@ class Budget:
             self._bucket = None
             return quiet_s
         bucket.fill(now)
-        spare = 0.0 if self._leaving else min(float(priority), bucket.burst - 1.0)
+        spare = 0.0 if self._leaving else min(LEAVES[priority], bucket.burst - 1.0)
         short_s = (1.0 + spare - bucket.tokens) * bucket.interval_s
         return max(quiet_s, short_s + TICK_S if short_s > 0 else 0.0)

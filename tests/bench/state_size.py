@@ -172,6 +172,7 @@ class Room:
             nodes.room = told["room"]
         else:
             nodes.make_room()
+            nodes.person.stop()
         for name, text in dag_files(DAGS).items():
             nodes.write_dag(name, text)
 

@@ -14,7 +14,7 @@ from tests.integration.nodes import Nodes
 
 pytestmark = [pytest.mark.synapse, pytest.mark.timeout(180)]
 LEASE_S = 30
-FINAL_S = 20.0  # from a release to its final reply: a few tokens at one in five seconds
+FINAL_S = 15.0  # from a release to its final reply: a few tokens at one in five seconds
 ASKED = 16  # answers that the node owes while it runs: more than the limit lets out in that time
 
 

@@ -14,7 +14,7 @@ from cisbot.core.effects import Priority, Send
 from cisbot.core.ids import RoomId
 from cisbot.core.inputs import Input
 from cisbot.core.room.events import Json, JsonMap
-from cisbot.matrix.budget import BURST, FORGET_S, TICK_S, Budget
+from cisbot.matrix.budget import BURST, FORGET_S, LEAVES, TICK_S, Budget
 from cisbot.matrix.http import Api, Method, PathBuilder, RateLimited, Refused
 from cisbot.matrix.outbox import Outbox
 from cisbot.matrix.waiting import pause
@@ -151,17 +151,17 @@ def test_nothing_is_held_back_where_there_is_no_limit() -> None:
     assert server.refused == []
 
 
-def test_each_priority_leaves_as_much_as_its_number_says() -> None:
+def test_each_priority_leaves_its_share() -> None:
     budget = Budget()
     assert [budget.wait_s(p, 0.0) for p in Priority] == [0.0] * len(Priority)
     budget.limited(5.0, 0.0)
     assert budget.wait_s(Priority.RENEWAL, 0.0) == pytest.approx(5.0, abs=2 * TICK_S)
     waits = [budget.wait_s(p, 5.0) for p in Priority]
-    assert waits == pytest.approx([5.0 * int(p) for p in Priority], abs=2 * TICK_S)
+    assert waits == pytest.approx([5.0 * LEAVES[p] for p in Priority], abs=2 * TICK_S)
     budget.spent(5.0)
     assert budget.wait_s(Priority.RENEWAL, 6.0) == pytest.approx(4.0, abs=2 * TICK_S)
     full = 5.0 * BURST
-    for _ in range(int(BURST) - int(Priority.EDIT)):
+    for _ in range(int(BURST - LEAVES[Priority.EDIT])):
         assert budget.wait_s(Priority.EDIT, full + 5.0) == 0.0
         budget.spent(full + 5.0)
     assert budget.wait_s(Priority.EDIT, full + 5.0) == pytest.approx(5.0, abs=2 * TICK_S)
