@@ -48,9 +48,8 @@ from cisbot.core.runs.power_rows import powers_to_row
 from cisbot.core.runs.remembering import MARK
 from cisbot.core.runs.rows import node_to_row, run_to_row
 from cisbot.core.runs.state import RunStatus
-from cisbot.core.runs.story import called_open
+from cisbot.core.runs.story import OPEN_ASKED_MAX, called_open
 
-OPEN_ASKED_MAX = 100  # each costs two requests and more
 FORBIDDEN_S = 60.0  # before a claim is tried again that the room refused
 
 

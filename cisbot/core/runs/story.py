@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from cisbot.core.ids import RunId, UserId
 from cisbot.core.room.events import LockEvent, Rejected, Release, RoomEvent, Take
 
+OPEN_ASKED_MAX = 100  # each costs two requests and more
+
 
 def begun_before(
     story: Iterable[RoomEvent | Rejected], own: Take, is_node: Callable[[UserId], bool]
