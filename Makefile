@@ -11,7 +11,7 @@ SYNAPSE_PINS := .ci/constraints-synapse.txt
 synapse = PIP_CONSTRAINT=$(SYNAPSE_PINS) $(BIN)/python -m homeserver.install synapse
 maubot = PIP_CONSTRAINT=$(PINS) $(BIN)/python -m homeserver.install maubot
 
-.PHONY: setup check format quick soak test chaos demo bench-claims mbp clean
+.PHONY: setup check format quick soak test chaos demo bench-claims bench-sync bench-state mbp clean
 .NOTPARALLEL:
 
 setup: $(STAMP)
@@ -64,6 +64,16 @@ demo: setup
 bench-claims: setup
 	@$(synapse)
 	@$(BIN)/python -m tests.bench.claims
+
+# What one event costs Synapse with 50 bots, by how they ask; about two minutes.
+bench-sync: setup
+	@$(synapse)
+	@$(BIN)/python -m tests.bench.sync_cost $(if $(BOTS),--bots $(BOTS))
+
+# A room with a long past: what its state weighs, and what it costs to join. 10,000 runs take half an hour.
+bench-state: setup
+	@$(synapse)
+	@$(BIN)/python -m tests.bench.state_size $(if $(RUNS),--runs $(RUNS))
 
 mbp: setup
 	@$(maubot) >/dev/null

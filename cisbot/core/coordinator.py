@@ -48,8 +48,8 @@ from cisbot.core.runs.power_rows import powers_to_row
 from cisbot.core.runs.remembering import MARK
 from cisbot.core.runs.rows import node_to_row, run_to_row
 from cisbot.core.runs.state import RunStatus
+from cisbot.core.runs.story import OPEN_ASKED_MAX, called_open
 
-OPEN_ASKED_MAX = 200
 FORBIDDEN_S = 60.0  # before a claim is tried again that the room refused
 
 
@@ -162,7 +162,7 @@ class Coordinator(Lifecycle):
 
     def _ask_open(self) -> None:
         """Lock events name the runs that were open then: read those that the history did not show."""
-        unknown = [run for run in sorted(self.named) if run not in self.board.runs]
+        unknown = [run for run in self.lately if run not in self.board.runs]
         if unknown:
             self._out.asks.append(ReadRuns("open", tuple(unknown[:OPEN_ASKED_MAX])))
 
@@ -179,8 +179,7 @@ class Coordinator(Lifecycle):
                 self.losses.hint(event, now)
         for run in self.board.open_runs():
             self._unfollow(run.id)
-        locks = [event for event in batch.state if isinstance(event, ev.LockEvent)]
-        self.named = {run for event in locks for run in event.open_runs}
+        self.named, self.lately = called_open(batch.state)
         self.keeper.gap(also, now.boot)
         self.contender.gap()
 
@@ -312,6 +311,7 @@ class Coordinator(Lifecycle):
 
     def _finish(self, now: Instant) -> Step:
         self.me.open_runs = self.board.oldest_open(OPEN_RUNS_MAX)
+        self.me.peers = tuple(node.account for node in self.board.living())
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)

@@ -71,6 +71,7 @@ class Lifecycle:
         self.pinned: dict[str, Definition] = dict(kept.definitions)
         self.unread = kept.unread
         self.named: set[RunId] = set()
+        self.lately: tuple[RunId, ...] = ()
         self.executions: dict[RunId, Execution] = {}
         self.own_tasks: dict[RunId, dict[str, TaskRun]] = {}
         self.place = Place(

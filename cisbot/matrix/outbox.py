@@ -1,7 +1,9 @@
 """The outbox: everything that this node says goes through one queue, one request at a time.
 
 The homeserver counts all sends of an account together (`rc_message`), so after a 429 the queue waits as
-long as it was told and then looks anew which send is the most urgent: a renewal overtakes all chatter.
+long as it was told and then looks anew which send is the most urgent: a renewal overtakes all chatter, and
+chatter leaves something for the next renewal (`budget.py`). What goes to another room than the cluster's
+may have to join it first, which can take long: it is sent beside the queue, one at a time.
 
 Timeline events carry a transaction id, so one whose answer was lost is sent again under the same id,
 for ever if it is durable, else for a minute. A state event has none: after a failure in which it may
@@ -29,6 +31,7 @@ from cisbot.core.effects import Send
 from cisbot.core.ids import EventId, RoomId
 from cisbot.core.inputs import Input, SendDone, SendFailed
 from cisbot.core.room.events import Json
+from cisbot.matrix.budget import Budget
 from cisbot.matrix.http import Api, Method, Path, RateLimited, Refused, TokenDead, Unreachable
 from cisbot.matrix.waiting import Backoff, pause
 
@@ -64,11 +67,14 @@ class _Queue:
     """What waits, and what is in flight."""
 
     waiting: list[_Item] = field(default_factory=list)
-    in_flight: _Item | None = None
+    in_flight: list[_Item] = field(default_factory=list)  # at most one home, and one abroad
 
     def known(self, txn: str) -> bool:
-        flying = self.in_flight is not None and self.in_flight.send.txn == txn
-        return flying or any(item.send.txn == txn for item in self.waiting)
+        return any(item.send.txn == txn for item in (*self.waiting, *self.in_flight))
+
+    @property
+    def empty(self) -> bool:
+        return not self.waiting and not self.in_flight
 
     def older(self, mark: str) -> _Item | None:
         return next((item for item in self.waiting if item.send.coalesce == mark), None)
@@ -86,7 +92,9 @@ class Outbox:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._quiet_until = 0.0
+        self._budget = Budget()
+        self._abroad: asyncio.Task[None] | None = None
+        self._quiet_until = 0.0  # nobody answers
         self._away = Backoff(api.user_id or room_id, first_s=0.5, most_s=10.0)
         self._clear = False  # the cluster's room was seen to be unencrypted
         self._encrypted = False
@@ -119,7 +127,7 @@ class Outbox:
                 self._queue.waiting.remove(item)
                 self._fail(item, "WITHDRAWN", "it is not to be said any more")
                 break
-        if not self._queue.waiting and self._queue.in_flight is None:
+        if self._queue.empty:
             self._idle.set()
 
     def forbid(self) -> None:
@@ -127,7 +135,9 @@ class Outbox:
         self._encrypted = True
 
     async def drain(self, timeout_s: float) -> bool:
-        """Wait until nothing waits; say whether that came within the time. `run` must be running."""
+        """Last words: wait until nothing waits; say whether that came in time. `run` must be running."""
+        self._budget.leave()
+        self._wake.set()
         return await pause(timeout_s, self._idle)
 
     async def run(self) -> None:
@@ -136,56 +146,106 @@ class Outbox:
         Raises TokenDead when the token is no longer good; what waits then stays queued.
         """
         now = asyncio.get_running_loop().time
-        while True:
-            self._wake.clear()
-            item = self._pick(now())
-            if item is None:
-                await self._rest(now())
-                continue
-            self._queue.waiting.remove(item)
-            self._queue.in_flight = item
-            try:
-                await self._attempt(item, now)
-            except TokenDead:
-                self._queue.waiting.append(item)
-                raise
-            finally:
-                self._queue.in_flight = None
-            if not self._queue.waiting:
-                self._idle.set()
+        try:
+            while True:
+                self._wake.clear()
+                self._land()
+                item = self._pick(now())
+                if item is None:
+                    await self._rest(now())
+                    continue
+                self._queue.waiting.remove(item)
+                self._queue.in_flight.append(item)
+                if self._is_home(item.send):
+                    await self._fly(item, now)
+                else:
+                    self._abroad = asyncio.ensure_future(self._fly(item, now))
+                    self._abroad.add_done_callback(lambda _: self._wake.set())
+        finally:
+            if self._abroad is not None:
+                self._abroad.cancel()
+
+    def _is_home(self, send: Send) -> bool:
+        return send.room is None or send.room == self._room_id
+
+    async def _fly(self, item: _Item, now: Callable[[], float]) -> None:
+        try:
+            await self._attempt(item, now)
+        except TokenDead:
+            self._queue.waiting.append(item)
+            raise
+        finally:
+            self._queue.in_flight.remove(item)
+        if self._queue.empty:
+            self._idle.set()
+
+    def _land(self) -> None:
+        if self._abroad is not None and self._abroad.done():
+            landed, self._abroad = self._abroad, None
+            landed.result()
+
+    def _ready(self) -> list[_Item]:
+        return [i for i in self._queue.waiting if self._abroad is None or self._is_home(i.send)]
 
     def _pick(self, now: float) -> _Item | None:
-        if now < self._quiet_until:
+        """The most urgent that is ready, if the budget has room for it: else it has none for any other."""
+        ready = [item for item in self._ready() if item.ready_at <= now]
+        first = min(ready, key=_Item.rank, default=None)
+        if first is None or now < self._quiet_until or self._budget.wait_s(first.send.priority, now) > 0:
             return None
-        ready = [item for item in self._queue.waiting if item.ready_at <= now]
-        return min(ready, key=_Item.rank) if ready else None
+        return first
 
     async def _rest(self, now: float) -> None:
         """Until something may be sent: a limit is over, a pause is over, or a new send came."""
-        if not self._queue.waiting:
+        if not self._ready():
             await self._wake.wait()
             return
         if now < self._quiet_until:
             await pause(self._quiet_until - now)  # a new send can't shorten it
             return
-        await pause(min(item.ready_at for item in self._queue.waiting) - now, self._wake)
+        waits = (
+            max(item.ready_at - now, self._budget.wait_s(item.send.priority, now)) for item in self._ready()
+        )
+        await pause(min(waits), self._wake)
 
     async def _attempt(self, item: _Item, now: Callable[[], float]) -> None:
         send = item.send
         try:
-            event_id = await self._put(send, await self._target(send))
+            room = await self._target(send)
+        except RateLimited as limited:  # of joins or reads: no other send has to wait for that
+            item.ready_at = now() + limited.retry_after_s
+            self._queue.waiting.append(item)
+            return
         except Encrypted:
             self._fail(item, "ENCRYPTED", "the room is encrypted; nothing is sent there in clear")
+            return
+        except Unreachable as lost:
+            self._lost(item, lost, now())
+            return
+        except TokenDead:
+            raise
+        except Refused as refused:
+            self._refused(item, refused)
+            return
+        await self._put_and_tell(item, room, now)
+
+    async def _put_and_tell(self, item: _Item, room: RoomId, now: Callable[[], float]) -> None:
+        send = item.send
+        try:
+            event_id = await self._put(send, room)
         except RateLimited as limited:
-            self._quiet_until = now() + limited.retry_after_s
+            self._budget.limited(limited.retry_after_s, now())
             self._queue.waiting.append(item)
         except Unreachable as lost:
+            if lost.sent:
+                self._budget.spent(now())
             self._lost(item, lost, now())
         except TokenDead:
             raise
         except Refused as refused:
             self._refused(item, refused)
         else:
+            self._budget.spent(now())
             self._away.reset()
             for waiting in self._queue.waiting:
                 if not waiting.ready_at:
@@ -195,7 +255,7 @@ class Outbox:
     async def _target(self, send: Send) -> RoomId:
         """The room, seen to be unencrypted. Nothing was sent yet whatever this raises."""
         try:
-            if send.room is None or send.room == self._room_id:
+            if send.room is None or self._is_home(send):
                 if self._encrypted or (not self._clear and await self._is_encrypted(self._room_id)):
                     raise Encrypted
                 self._clear = True
@@ -237,7 +297,7 @@ class Outbox:
             self._fail(item, "UNKNOWN", f"it may have been sent: {lost}")
             return
         self._queue.waiting.append(item)
-        if lost.status:  # this one is answered unusably: let the others try
+        if lost.status or not self._is_home(item.send):  # this one fails: let the others try
             item.ready_at = now + item.backoff.next_s()
             self._expire([item], lost, now)
         else:  # nobody answers: the time of all that waits runs

@@ -287,6 +287,26 @@ async def test_another_room_is_found_and_joined(
     assert "invite it there" in failed.why
 
 
+@pytest.mark.parametrize("elsewhere", [limited(60_000), hang(asyncio.Event()), lose])
+async def test_what_goes_elsewhere_delays_no_renewal(
+    out: Outbox,
+    start: Start,
+    inbox: Inbox,
+    scripted: Scripted,
+    elsewhere: Callable[[Request], Awaitable[Any]],
+) -> None:
+    scripted.on("POST", "/join/", elsewhere)
+    for txn in ("a", "b"):
+        out.send(chat(txn, room="!other"))
+    start()
+    await scripted.until(1, "POST", "/join/")
+    for txn in ("r", "s"):
+        out.send(chat(txn, priority=Priority.RENEWAL))
+    await inbox.until(2)
+    assert sent(scripted) == ["r", "s"]
+    assert not await out.drain(0.01)
+
+
 def test_what_the_homeserver_would_not_take() -> None:
     assert content_fault("t", None, {"a": [1, {"b": 2**53 - 1}], "c": True, "d": None}) is None
     float_inside = content_fault("t", None, {"a": [1, {"b": 0.5}]})

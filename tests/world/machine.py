@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -92,6 +93,8 @@ class Machine:
         max_runs: int = 16,
         delays: Delays | None = None,
         end_delay_s: float = 0.0,
+        lease_s: float = 30.0,
+        lag_s: float = 0.0,
     ) -> None:
         self.room = room
         self.delays = delays or Delays(room)
@@ -107,6 +110,8 @@ class Machine:
         self.execute = execute
         self.policy = policy or Policy()
         self.max_runs = max_runs
+        self.lease_s = lease_s
+        self.lag_s = lag_s  # from an event's arrival in the room to its arrival here
         self.labels = dict(labels or {})
         self.rows: dict[str, dict[str, Row]] = {table: {} for table in KEYS}
         self.running: dict[tuple[str, str, int], StartTask] = {}
@@ -144,7 +149,7 @@ class Machine:
         """A new process that knows nothing of the room yet but what was kept."""
         self._starts += 1
         settings = Settings(
-            coordinator=CoordinatorSettings(claim_lease_duration=30.0, max_runs=self.max_runs),
+            coordinator=CoordinatorSettings(claim_lease_duration=self.lease_s, max_runs=self.max_runs),
             policy=self.policy,
             node=Node(id=NodeId(self.name), data_dir=Path("/data"), labels=self.labels, execute=self.execute),
             matrix=Matrix(
@@ -173,10 +178,11 @@ class Machine:
 
     def sync(self, now: Instant) -> bool:
         """Hand the node what is new in the room; whether there was something."""
-        if not self.alive or self.stopped or self._place >= len(self.room.stream):
+        told = bisect_right(self.room.times, now.boot - self.lag_s)
+        if not self.alive or self.stopped or self._place >= told:
             return False
-        start, self._place = self._place, len(self.room.stream)
-        self.feed(RoomBatch(str(self._place), self.room.events(start)), now)
+        start, self._place = self._place, told
+        self.feed(RoomBatch(str(self._place), self.room.events(start, told)), now)
         return True
 
     def feed(self, item: Input, now: Instant) -> None:

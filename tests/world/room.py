@@ -19,6 +19,8 @@ class ModelRoom:
 
     def __init__(self, lease_s_max: int = 600) -> None:
         self.stream: list[Raw] = []
+        self.times: list[float] = []  # when each came, by the world's clock
+        self.boot = 0.0
         self.state: dict[tuple[str, str], Raw] = {}
         self._count = itertools.count(1)
         self._txns: dict[tuple[str, str], str] = {}
@@ -55,11 +57,12 @@ class ModelRoom:
         elif txn is not None:
             self._txns[(sender, txn)] = event_id
         self.stream.append(raw)
+        self.times.append(self.boot)
         return event_id
 
-    def events(self, start: int) -> tuple[RoomEvent | Rejected, ...]:
-        """The decoded events from that place in the stream."""
-        found = (decode(raw) for raw in self.stream[start:])
+    def events(self, start: int, end: int | None = None) -> tuple[RoomEvent | Rejected, ...]:
+        """The decoded events from that place in the stream, up to another."""
+        found = (decode(raw) for raw in self.stream[start:end])
         return tuple(event for event in found if event is not None)
 
     def whole_state(self) -> tuple[RoomEvent | Rejected, ...]:

@@ -25,14 +25,16 @@ class World:
         policy: Policy | None = None,
         max_runs: int = 16,
         end_delay_s: float = 0.0,
+        lease_s: float = 30.0,
+        lag_s: float = 0.0,
     ) -> None:
         self.room = ModelRoom(lease_s_max)
         self.delays = Delays(self.room)
-        self.boot = 1_000.0
+        self.boot = self.room.boot = 1_000.0
         self.machines = [
             Machine(
                 self.room, f"node-{n + 1}", dags, policy=policy, max_runs=max_runs, delays=self.delays,
-                end_delay_s=end_delay_s,
+                end_delay_s=end_delay_s, lease_s=lease_s, lag_s=lag_s * (0.5 + n / nodes),
             )
             for n in range(nodes)
         ]  # fmt: skip
@@ -71,6 +73,7 @@ class World:
         end = self.boot + seconds
         while self.boot < end:
             self.boot += STEP_S
+            self.room.boot = self.boot
             self.room.wall_ms += int(STEP_S * 1000)
             self.delays.fire(self.boot)
             self.settle()

@@ -1,7 +1,8 @@
 """The one status message of a run that this node executes: posted at the claim, edited, closed.
 
 Edits are rare on purpose: every event costs every node and every phone. The gap between two edits grows
-with the run's age, so that a run of a thousand tasks costs no more than a few dozen events.
+with the run's age, and after so many of them at once by much more: whatever a run does, and for how long,
+it costs no more than 40 events in a year, its claim and its messages included.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from cisbot.core.runs.state import Run, RunStatus, TaskStatus
 POST_AFTER_S = 1.5  # a run that is over sooner has its final reply only
 EDIT_GAP_S = 5.0
 AGAIN_S = 15.0  # doubled by each failure: before a status message is sent again that could not be sent
-EDIT_GAP_SHARE = 0.15  # of the run's age
+EDIT_GAP_SHARE = 0.37  # of the run's age: 28 edits in the first half day
+EDITS_OFTEN = 28
+RARE_GAP_SHARE = 3.0  # after that: five more in the rest of a year
 TASKS_TOLD_BYTES_MAX = 30_000  # of an event's 64 KiB; those that succeeded come first, for who resumes
 
 
@@ -157,7 +160,7 @@ class StatusBoard:
 
     @staticmethod
     def _next(shown: _Shown) -> float:
-        return shown.edited + max(EDIT_GAP_S, (shown.edited - shown.opened) * EDIT_GAP_SHARE)
+        return shown.edited + gap_s(shown.edited - shown.opened, shown.count)
 
     def _mark(self, run: Run) -> str:
         return f"{run.short}.{run.epoch}".replace("/", "-")
@@ -180,6 +183,11 @@ class StatusBoard:
                 for name, outputs in shown.execution.told_outputs().items()
             },
         }
+
+
+def gap_s(age_s: float, edits: int) -> float:
+    """How long to wait after so many edits, the last of them at this age of the run."""
+    return max(EDIT_GAP_S, age_s * (EDIT_GAP_SHARE if edits < EDITS_OFTEN else RARE_GAP_SHARE))
 
 
 def _told(execution: Execution) -> dict[str, Json]:

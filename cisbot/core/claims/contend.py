@@ -28,6 +28,7 @@ ECHO_MAX_S = 30.0  # an own send whose echo stays away so long is given up
 RETRY_S = 1.0
 BACK_RETRY_S = 30.0
 SPOILT_S = 2.0  # before a spoilt probe is asked again
+ECHO_PER_PEER_S = 0.01  # every bot that follows the room delays all news; who never spoke measured nothing
 NOTED_MAX = 4_000
 INTENT = "intent "  # the tag of a question, before the key
 
@@ -302,11 +303,14 @@ class Contender:
         return asked
 
     def _stagger(self) -> float:
-        return max(2 * self._keeper.echo_s, 0.2)
+        return max(2 * self._echo_s(), 0.2)
 
     def _patience(self, rank: int) -> float:
         """How long the lock of whom the room names may take; then the next in turn goes on."""
-        return max(4 * self._keeper.echo_s, 0.5) + rank * self._stagger()
+        return max(4 * self._echo_s(), 0.5) + rank * self._stagger()
+
+    def _echo_s(self) -> float:
+        return max(self._keeper.echo_s, ECHO_PER_PEER_S * len(self._keeper.me.peers))
 
     def _move(self, key: ClaimKey, attempt: Attempt, phase: Phase, until: float) -> None:
         self._attempts[key] = replace(attempt, phase=phase, until=until)

@@ -24,7 +24,8 @@ from cisbot.core.room.events import CarriedHead, Json, JsonMap, Outcome
 from cisbot.core.room.wire import head_to_wire
 from cisbot.core.settings import Node
 
-RANKS = 8
+RANKS = 8  # turns that one node has alone; after that, four share one
+SHARE = 4
 DAGS_BYTES_MAX = 50_000
 BEAT_BYTES_MAX = 50_000  # of the homeserver's 64 KiB for an event
 
@@ -49,6 +50,7 @@ class Me:
     account: UserId
     incarnation: Incarnation
     open_runs: tuple[RunId, ...] = ()  # told with every lock event, for nodes without a database
+    peers: tuple[UserId, ...] = ()  # the accounts of living nodes, as far as known
     _count: int = field(default=0)
 
     def nonce(self) -> Nonce:
@@ -57,8 +59,12 @@ class Me:
         return Nonce(f"{self.incarnation}.{self._count}")
 
     def rank(self, *about: str) -> int:
-        """A pseudo-random place among the nodes that could answer."""
-        return order_hash(*about, self.account) % RANKS
+        """This node's turn among those that could answer: few share one, however many nodes there are."""
+        if not self.peers:
+            return order_hash(*about, self.account) % RANKS
+        order = sorted({*self.peers, self.account}, key=lambda account: order_hash(*about, account))
+        place = order.index(self.account)
+        return place if place < RANKS else RANKS + (place - RANKS) // SHARE
 
     def named(self) -> JsonMap:
         """The fields that every claim event carries."""

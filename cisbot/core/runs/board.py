@@ -33,6 +33,7 @@ MESSAGES_MAX = 20  # prompts, statuses and questions of a run that can be reacte
 RUNS_KEPT = 2_000
 LATE = "nobody approved in time"
 RUNS_SLACK = 200  # so that forgetting is rare
+TASKS_KEPT = 50_000  # of finished and open runs together, so that runs of a thousand tasks fill no disk
 
 
 class Board:
@@ -45,6 +46,7 @@ class Board:
         self._away: set[UserId] = set()
         self.dirty: set[RunId] = set()
         self._open: list[tuple[int, RunId]] = []  # oldest first
+        self._tasks = 0  # of all runs
         self.dirty_nodes: set[UserId] = set()
         self._by_message: dict[EventId, RunId] = {}
         self._of_event: dict[EventId, dict[RunId, None]] = {}
@@ -157,6 +159,8 @@ class Board:
 
     def put(self, run: Run) -> Run:
         """Keep a run as it is now."""
+        known = self.runs.get(run.id)
+        self._tasks += len(run.tasks) - (len(known.tasks) if known is not None else 0)
         self.runs[run.id] = run
         self._note_open(run)
         self.dirty.add(run.id)
@@ -280,12 +284,16 @@ class Board:
         return self.put(replace(run, status=OF_OUTCOME[outcome], ended_ms=now_ms))
 
     def forget_old(self) -> list[RunId]:
-        """Drop the oldest finished runs beyond `RUNS_KEPT`: the room's history has them."""
-        if len(self.runs) <= RUNS_KEPT + RUNS_SLACK:
+        """Drop the oldest finished runs beyond `RUNS_KEPT` and `TASKS_KEPT`: the room's history has them."""
+        if len(self.runs) <= RUNS_KEPT + RUNS_SLACK and self._tasks <= TASKS_KEPT:
             return []
         done = sorted((r for r in self.runs.values() if r.status.over), key=lambda r: r.published_ms)
-        gone = done[: len(self.runs) - RUNS_KEPT]
-        for run in gone:
+        gone: list[Run] = []
+        for run in done[:-1]:  # the newest is what somebody may ask about
+            if len(self.runs) <= RUNS_KEPT and self._tasks <= TASKS_KEPT * 9 // 10:
+                break
+            gone.append(run)
+            self._tasks -= len(run.tasks)
             del self.runs[run.id]
             self.dirty.discard(run.id)
             siblings = self._of_event[run_event(run.id)]

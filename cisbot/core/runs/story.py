@@ -1,11 +1,13 @@
-"""What the lock events that refer to a run tell of it, in no order that matters. Pure."""
+"""What lock events tell of runs: those that refer to one, and those that the room's state names. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from cisbot.core.ids import UserId
-from cisbot.core.room.events import Rejected, Release, RoomEvent, Take
+from cisbot.core.ids import RunId, UserId
+from cisbot.core.room.events import LockEvent, Rejected, Release, RoomEvent, Take
+
+OPEN_ASKED_MAX = 100  # each costs two requests and more
 
 
 def begun_before(
@@ -28,3 +30,17 @@ def begun_before(
         and is_node(e.sender)
     ]
     return max(takes, key=lambda e: e.epoch, default=None)
+
+
+def called_open(state: Iterable[RoomEvent | Rejected]) -> tuple[set[RunId], tuple[RunId, ...]]:
+    """All runs that lock events of the state call open; and those that are worth asking for, newest first.
+
+    A key that nobody claimed for long names runs that ended since. Whoever knew of them has said more since
+    then, so only each account's newest lock event counts.
+    """
+    locks = sorted((e for e in state if isinstance(e, LockEvent)), key=lambda e: -e.ts_ms)
+    newest: dict[UserId, LockEvent] = {}
+    for event in locks:
+        newest.setdefault(event.sender, event)
+    named = {run for event in locks for run in event.open_runs}
+    return named, tuple(dict.fromkeys(run for event in newest.values() for run in event.open_runs))

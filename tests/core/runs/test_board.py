@@ -9,7 +9,7 @@ import pytest
 from cisbot.core.ids import DagId, EventId, NodeId, RunId, UserId, run_id
 from cisbot.core.runs import board as module
 from cisbot.core.runs.board import MESSAGES_MAX, Board
-from cisbot.core.runs.state import Run, RunStatus
+from cisbot.core.runs.state import Run, RunStatus, TaskStatus
 from cisbot.core.settings import Policy
 from cisbot.errors import FieldError
 
@@ -55,3 +55,17 @@ def test_finished_runs_are_forgotten_oldest_first_and_open_ones_never(
     assert [one.id for one in board.open_runs()] == ["$open2", "$open1", "$open0"]
     board.put(replace(waiting[0], status=RunStatus.CANCELLED))
     assert board.oldest_open(5) == (RunId("$open2"), RunId("$open1"))
+
+
+def test_runs_of_very_many_tasks_are_forgotten_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TASKS_KEPT", 1000)
+    board = Board(Policy())
+    many = {f"t{number}": TaskStatus.SUCCEEDED for number in range(300)}
+    for number in range(4):
+        made = board.put(run(f"$over{number}", RunStatus.SUCCEEDED, at=number))
+        board.put(replace(made, tasks=many))
+    assert board.forget_old() == ["$over0"]
+    huge = {f"t{number}": TaskStatus.SUCCEEDED for number in range(2000)}
+    board.put(replace(run("$huge", RunStatus.SUCCEEDED, at=9), tasks=huge))
+    assert board.forget_old() == ["$over1", "$over2", "$over3"]
+    assert board.find(board.runs[RunId("$huge")].short)
