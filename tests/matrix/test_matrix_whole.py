@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cisbot.core.ids import RoomId
-from cisbot.matrix.http import Api
+from cisbot.core.ids import RoomId, UserId
+from cisbot.matrix.http import Api, Method, Path
 from cisbot.matrix.sync import Follower
 from cisbot.matrix.whole import has_all
 from tests.matrix.scripted import NODE, ROOM, Scripted, answer, message, refused, synced
@@ -71,3 +71,22 @@ async def test_a_batch_says_so(
     assert batch.gap
     assert batch.whole is whole
     assert [event.event_id for event in batch.history] == ["$m1"]
+
+
+@pytest.mark.synapse
+@pytest.mark.parametrize("claims", [0, 1])
+async def test_on_a_real_homeserver_chat_hides_no_claim_event(
+    synapse: Any, make_account: Any, claims: int
+) -> None:
+    account = make_account("node")
+    async with Api(synapse.base_url, account.access_token, user_id=account.user_id) as api:
+        room = RoomId(str((await api.call(Method.POST, Path.v3.createRoom, {}))["room_id"]))
+        follower = Follower(api, room, UserId(account.user_id), None)
+        await follower.digest(await follower.fetch(0))
+        send = Path.v3.rooms[room].send
+        for number in range(claims):
+            await api.call(Method.PUT, send["io.cisbot.heartbeat"][f"b{number}"], beat(number)["content"])
+        for number in range(120):
+            await api.call(Method.PUT, send["m.room.message"][f"m{number}"], message(number)["content"])
+        batch = await follower.digest(await follower.fetch(0))
+    assert (batch.gap, batch.whole) == (True, claims == 0)
