@@ -34,6 +34,13 @@ _LIFTED_PLAIN: Final = (
     "rc_user_directory",
     "rc_profile",
 )
+_LIFTED_FEDERATION: Final = {
+    "window_size": 1000,
+    "sleep_limit": 10000,
+    "sleep_delay": 1,
+    "reject_limit": 10000,
+    "concurrent": 100,
+}
 _LIFTED_NESTED: Final = {
     "rc_login": ("address", "account", "failed_attempts"),
     "rc_joins": ("local", "remote"),
@@ -70,6 +77,22 @@ class Secrets:
 
 
 @dataclass(frozen=True, slots=True)
+class Federation:
+    """How this server meets others: a TLS port, its certificate, and the authority that signed all of them.
+
+    Its server name is then `127.0.0.1:tls_port`. Requests to others go through the CONNECT proxy `proxy`, if
+    that is given. A server that can't be reached is tried again after `retry_s`, at most four times that.
+    """
+
+    tls_port: int
+    certificate: str
+    private_key: str
+    authority: str
+    proxy: str = ""
+    retry_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class HomeserverConfig:
     """One homeserver as Synapse sees it: all paths are those of Synapse's own file system.
 
@@ -90,6 +113,7 @@ class HomeserverConfig:
     listen_port: int = 0
     log_file: str = ""
     log_level: str = "WARNING"
+    federation: Federation | None = None
 
     @property
     def base_url(self) -> str:
@@ -125,8 +149,13 @@ def render_homeserver(config: HomeserverConfig) -> str:
         "room_version": config.default_room_version,
     }
     quoted = {name: json.dumps(value) for name, value in values.items()}
-    delays = "max_event_delay_duration: 24h" if config.delayed_events else ""
-    return Template(_template()).substitute(quoted, limits=_limits(config.limits), delays=delays)
+    return Template(_template()).substitute(
+        quoted,
+        limits=_limits(config.limits),
+        tls_listener=_tls_listener(config.federation),
+        federation=_federation(config.federation),
+        delays="max_event_delay_duration: 24h" if config.delayed_events else "",
+    )
 
 
 def render_log(config: HomeserverConfig) -> str:
@@ -164,6 +193,42 @@ def _database(database: Sqlite | Postgres) -> dict[str, object]:
         "cp_max": 10,
     }
     return {"name": "psycopg2", "args": args}
+
+
+def _tls_listener(federation: Federation | None) -> str:
+    if federation is None:
+        return ""
+    listener = {
+        "port": federation.tls_port,
+        "type": "http",
+        "tls": True,
+        "bind_addresses": [LOOPBACK],
+        "resources": [{"names": ["federation"]}],
+    }
+    return f"  - {json.dumps(listener)}\n"
+
+
+def _federation(federation: Federation | None) -> str:
+    if federation is None:
+        return "# An island: no federation, nothing asked of other servers.\nfederation_domain_whitelist: []"
+    lines: dict[str, object] = {
+        "tls_certificate_path": federation.certificate,
+        "tls_private_key_path": federation.private_key,
+        "federation_custom_ca_list": [federation.authority],
+        "ip_range_blacklist": [],
+        "rc_federation": _LIFTED_FEDERATION,
+        "federation": {
+            "destination_min_retry_interval": f"{int(federation.retry_s * 1000)}",
+            "destination_max_retry_interval": f"{int(federation.retry_s * 4000)}",
+            "max_long_retries": 2,
+            "max_short_retries": 1,
+            "max_long_retry_delay": f"{int(federation.retry_s * 1000)}",
+            "max_short_retry_delay": f"{int(federation.retry_s * 1000)}",
+        },
+    }
+    if federation.proxy:
+        lines["https_proxy"] = federation.proxy
+    return "\n".join(f"{name}: {json.dumps(value)}" for name, value in lines.items())
 
 
 def _limits(limits: Limits) -> str:

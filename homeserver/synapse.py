@@ -15,6 +15,7 @@ from homeserver.accounts import Accounts
 from homeserver.api import call
 from homeserver.config import (
     DEFAULT_ROOM_VERSION,
+    Federation,
     HomeserverConfig,
     Limits,
     Sqlite,
@@ -54,12 +55,13 @@ class Synapse:
         limits: Limits = "default",
         delayed_events: bool = True,
         room_version: str = DEFAULT_ROOM_VERSION,
+        federation: Federation | None = None,
         timeout: float = 60,
     ) -> Self:
         """Start Synapse on `data_dir` and return when it answers; install it before if needed.
 
         Without `port` the directory's earlier port is used, or a free one is picked and kept.
-        The same goes for the server name, whose default is `localhost`.
+        The same goes for the server name, whose default is `localhost`. Without `federation` it is an island.
 
         Raises InstallError; HomeserverError when the directory is of another server name;
         StartError when the port or the directory is in use, Synapse exits, or `timeout` seconds
@@ -78,6 +80,7 @@ class Synapse:
             limits=limits,
             delayed_events=delayed_events,
             log_file=str(home / "synapse.log"),
+            federation=federation,
         )
         synapse = cls(config, python, timeout)
         synapse._launch()

@@ -36,6 +36,9 @@ def add_arguments(sub: argparse._SubParsersAction[Any]) -> None:
     init.add_argument("--member", action="append", default=[], metavar="@USER", help="may talk")
     init.add_argument("--lease-max", type=int, default=LEASE_S_MAX, help="longest lease, seconds")
     init.add_argument(
+        "--mode", choices=("consistent", "available"), help="of a new room, for ever; else consistent"
+    )
+    init.add_argument(
         "--no-delayed-ends", action="store_true", help="a dead node's claims are free by their lease only"
     )
     init.add_argument("--room-version", help="else the homeserver's default")
@@ -81,8 +84,8 @@ def _plan(args: argparse.Namespace, account: Account) -> RoomPlan:
         raise FieldError("--lease-max", f"{args.lease_max} is too short", "at least 1 second")
     alias = args.alias or account.matrix.room
     return RoomPlan(
-        args.name or "", alias, invite, lease_s_max=args.lease_max, room_version=args.room_version,
-        delayed_ends=not args.no_delayed_ends,
+        args.name or "", alias, invite, lease_s_max=args.lease_max, mode=args.mode,
+        room_version=args.room_version, delayed_ends=not args.no_delayed_ends,
     )  # fmt: skip
 
 

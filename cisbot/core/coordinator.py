@@ -14,7 +14,7 @@ from cisbot.core.claims.keeper import spoilt_keys
 from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, end_txn, told_dags
 from cisbot.core.claims.rows import head_to_row
-from cisbot.core.claims.state import Bounds, Head
+from cisbot.core.claims.state import Head
 from cisbot.core.dags.parse import definition_hash
 from cisbot.core.effects import Answer, Drop, Put, ReadRuns, ReadStory, Step
 from cisbot.core.frames import TaskEnded, TaskStarted
@@ -92,8 +92,7 @@ class Coordinator(Lifecycle):
                         execution.worker_lost(task, attempt, item.why, now.wall_ms)
             case Definitions():
                 self._definitions(item)
-            case MemoryAsk() if item.op != "get" and not self.settings.policy.memory:
-                why = f"memory {item.op}: this node's owner does not allow it ([policy] memory)"
+            case MemoryAsk() if item.op != "get" and (why := self.abroad.no_memory(f"memory {item.op}")):
                 self._out.work.append(Answer(item.tag, {"ok": False, "error": why}))
             case MemoryAsk():
                 self.memory.ask(item, now.boot)
@@ -145,12 +144,13 @@ class Coordinator(Lifecycle):
                 if self.keeper.reject(event, now.boot):
                     self.contender.gap()
                 continue
+            self.abroad.heard(event, now)
             self._event(event, now)
         self.desk.remind(now)
         self._out.persist.append(Put("meta", {"key": "cursor", "value": batch.cursor}))
         if not self.ready:
             self.ready = True
-            self._out.halt = self._out.halt or self.presence.joined(known_room=self.known_room)
+            self._out.halt = self._out.halt or self.presence.joined(chartered=bool(self.ledger.bounds.home))
 
     def _past(self, events: Iterable[RoomEvent | Rejected], now: Instant) -> None:
         """What was said while this node did not follow: runs and decisions, looked at before they run."""
@@ -180,18 +180,15 @@ class Coordinator(Lifecycle):
         for run in self.board.open_runs():
             self._unfollow(run.id)
         self.named, self.lately = called_open(batch.state)
-        self.keeper.gap(also, now.boot)
-        self.contender.gap()
+        if not batch.whole:
+            self.keeper.gap(also, now.boot)
+            self.contender.gap()
 
     def _event(self, event: RoomEvent, now: Instant, *, live: bool = True) -> None:
         match event:
             case ev.Charter():
-                self.presence.charter = event
-                self.ledger.bounds = Bounds(event.lease_s_max, event.epoch_step_max)
+                self._out.persist.append(self.abroad.charter(event))
                 self.keeper.armed.allow(allowed=event.delayed_ends)
-                self._out.persist.append(
-                    Put("meta", {"key": "bounds", "value": f"{event.lease_s_max} {event.epoch_step_max}"})
-                )
             case ev.PowerLevels() | ev.RoomCreate():
                 self.board.note_powers(event)
                 self._out.persist.append(powers_to_row(event))
@@ -223,8 +220,9 @@ class Coordinator(Lifecycle):
         if isinstance(event, ev.Release) and event.outcome is not None and self.losses.credible(event):
             self.losses.settle(event, now)
         facts, sends = self.keeper.observe(event, now.boot)
-        self._say(*sends)
-        self._facts(facts, now)
+        told, returned = self.asks.believe(event, now.boot)
+        self._say(*sends, *returned)
+        self._facts((*facts, *told), now)
         if not isinstance(event, ev.Restate):
             self.memory.observe(event, now.boot)
             self.watch.heard(event, now.boot)
@@ -263,11 +261,10 @@ class Coordinator(Lifecycle):
         good = frame.exit_code == 0 and frame.reason == "exit" and execution.runs(frame.task, frame.attempt)
         if task is None or not good or not task.remember or execution.stopping is not None:
             execution.ended(frame, now.wall_ms)
-        elif self.settings.policy.memory:
-            self.remembering.begin(frame, task.remember, now.boot)
-        else:
-            why = "remember: this node's [policy] memory is off"
+        elif (why := self.abroad.no_memory("remember")) is not None:
             execution.ended(replace(frame, reason="error", error=why), now.wall_ms)
+        else:
+            self.remembering.begin(frame, task.remember, now.boot)
 
     def _sent(self, item: SendDone | SendFailed, now: Instant) -> None:
         unknown = isinstance(item, SendFailed) and item.errcode == "UNKNOWN"
@@ -311,7 +308,8 @@ class Coordinator(Lifecycle):
 
     def _finish(self, now: Instant) -> Step:
         self.me.open_runs = self.board.oldest_open(OPEN_RUNS_MAX)
-        self.me.peers = tuple(node.account for node in self.board.living())
+        at_home = self.ledger.bounds.at_home
+        self.me.peers = tuple(node.account for node in self.board.living() if at_home(node.account))
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)
@@ -321,6 +319,7 @@ class Coordinator(Lifecycle):
         elif self.ready and self._out.halt is None:
             self._announce(now)
             self._watch(now)
+            self.abroad.tell(now)
             self._execute(now)
             sends, asks = self.contender.pursue(self._wishes(now), now.boot)
             self._out.withdraw.extend(self.contender.take_stale())

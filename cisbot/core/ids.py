@@ -67,6 +67,11 @@ def short_id(run: RunId) -> str:
     return "".join(chars) + (f"/{node}" if node else "")
 
 
+def server_of(account: str) -> str:
+    """The server name in a user id: all after its first colon."""
+    return account.partition(":")[2]
+
+
 def order_hash(*parts: str) -> int:
     """A stable pseudo-random order, alike on every node."""
     return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:8], "big")

@@ -28,7 +28,8 @@ class RoomBatch:
 
     `gap`: events were missed before this batch (a limited timeline, a first join). `state` is the room's
     state as the batch's `state` block gives it: the whole at the first join, after a gap what changed in
-    it. `history` are messages from inside the gap, oldest first: commands and runs, never claims.
+    it. `history` are messages from inside the gap, oldest first: commands and runs, never claims. `whole`:
+    none of the events that claims need is missing.
     """
 
     cursor: str
@@ -37,6 +38,7 @@ class RoomBatch:
     initial: bool = False
     state: tuple[RoomEvent | Rejected, ...] = ()
     history: tuple[RoomEvent | Rejected, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

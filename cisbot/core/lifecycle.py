@@ -9,9 +9,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from cisbot.core.abroad import Abroad
 from cisbot.core.chat.desk import Desk
 from cisbot.core.chat.status import StatusBoard
 from cisbot.core.claims.contend import Contender, Wish
+from cisbot.core.claims.grants import Requests
 from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Keeper, Learned, Taken, Won
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.memory import Memory
@@ -58,10 +60,11 @@ class Lifecycle:
         self.settings = settings
         self.me = me
         self.version = version
-        self.ledger = Ledger(kept.bounds)
+        self.ledger = Ledger(kept.bounds, me.account)
         self.ledger.load(kept.sure, kept.unsure)
         self.keeper = Keeper(me, self.ledger, end_delay_s=end_delay_s)
         self.contender = Contender(self.keeper)
+        self.asks = self.contender.asks
         self.memory = Memory(self.keeper)
         self.remembering = Remembering(self.memory)
         self.board = Board(settings.policy)
@@ -82,13 +85,13 @@ class Lifecycle:
             tuple(settings.policy.rooms),
             end_delay_s / FENCES_PER_DELAY if end_delay_s else math.inf,
         )
-        self.status = StatusBoard(self.board, me)
+        self.status = StatusBoard(self.board, me, self.ledger)
         self.desk = Desk(self)
+        self.abroad = Abroad(self, self.desk, Requests(self.keeper))
         self.losses = Losses(self.board, self.desk, self.ledger, self.executions, self._unfollow)
-        self.presence = Presence(me, self.board, settings)
+        self.presence = Presence(me, self.board)
         self.watch = Watch(self.board, self.keeper)
         self.ready = False  # until the first batch: what was missed comes before any decision
-        self.known_room = kept.cursor is not None
         self.draining = False
         self.left = False
         self.unfollowed: set[RunId] = set()
@@ -120,6 +123,7 @@ class Lifecycle:
                 case Won():
                     self._won(fact, now)
                 case Taken():
+                    self.abroad.requests.granted(fact.take)
                     self.board.taken(fact.take, fact.holder, now.wall_ms)
                     if (
                         fact.holder.account == self.me.account
@@ -134,7 +138,7 @@ class Lifecycle:
                 case Ended():
                     self._fenced(fact.hold.run)
                     if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
-                        self.losses.lost(run, fact.why, now)
+                        self.losses.ended(run, fact, now)
                 case Freed():
                     self.losses.freed(fact, now)
                 case Learned():
@@ -180,7 +184,7 @@ class Lifecycle:
         if item.events is not None:
             self._looked.add(named)
         story = item.events or ()
-        began = {(e.sender, e.incarnation, e.epoch) for e in story if isinstance(e, ev.Take)}
+        began = {(e.who.account, e.who.incarnation, e.epoch) for e in story if isinstance(e, ev.Take)}
         for take in sorted((e for e in story if isinstance(e, ev.Take)), key=lambda e: e.epoch):
             self.losses.begun(take)
         for event in story:
@@ -208,11 +212,11 @@ class Lifecycle:
         decided = before.epoch <= run.epoch  # this node knew that it was lost
         if run.on_lost is OnLost.ASK and not decided:
             begun = replace(
-                run, status=RunStatus.RUNNING, node=before.node, account=before.sender,
+                run, status=RunStatus.RUNNING, node=before.who.node, account=before.who.account,
                 epoch=won.take.epoch, definition=before.definition,
             )  # fmt: skip
             self._say(self.keeper.release(won.take.key, Outcome.LOST))
-            self.losses.lost(self.board.put(begun), f"{before.node} is gone", now)
+            self.losses.lost(self.board.put(begun), f"{before.who.node} is gone", now)
             return False
         self.board.put(replace(run, epoch=max(run.epoch, before.epoch), definition=before.definition))
         if before.definition != won.take.definition:  # it stays pinned to what it began with
@@ -225,7 +229,7 @@ class Lifecycle:
         execution = self.executions.pop(run, None)
         if execution is None:
             return
-        self._unsay(execution)
+        self._out.withdraw.extend(execution.sending)  # unsaid once the run is not ours
         self.remembering.stop(run)
         self._keep_tasks(execution)
         self._out.work.append(CancelWork(run, 0.0))
@@ -259,13 +263,9 @@ class Lifecycle:
         execution = self.executions[run]
         for ended in self.remembering.stop(run):
             execution.ended(ended, now.wall_ms)
-        self._unsay(execution)
+        self._out.withdraw.extend(execution.sending)  # unsaid once the run is not ours
         if execution.stop(outcome):
             self._out.work.append(CancelWork(run, execution.grace_s))
-
-    def _unsay(self, execution: Execution) -> None:
-        """What its tasks had to say and is not said yet must not be said once the run is not ours."""
-        self._out.withdraw.extend(execution.sending)
 
     def _stop(self, now: Instant) -> None:
         """A clean stop begins: nothing new, and what runs is stopped. The claims end when all is dead."""
@@ -329,7 +329,7 @@ class Lifecycle:
 
     def _wishes(self, now: Instant) -> list[Wish]:
         """The first waiting run of every key that it may claim now; of others it reads the story first."""
-        if not self.settings.node.execute or self.draining or not self.ready:
+        if self.draining or not self.ready:
             return []
         if not self.board.is_node(self.me.account):
             return []  # its record comes first: whoever judges its claims must know it for a node
@@ -339,6 +339,8 @@ class Lifecycle:
         unread = self.unfollowed - self._looked
         candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper)
         found, stories = candidates.wishes(self.board, room, now.boot)
+        found, more = self.abroad.grants(found, unread, now)
+        stories += more
         for run in [run for run in stories if run not in self._asked][: STORIES_MAX - len(self._asked)]:
             self._asked.add(run)
             self._out.asks.append(ReadStory(f"{LOOK}{run}", run))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 from dataclasses import replace
 
 from cisbot.core.chat.desk import Desk
-from cisbot.core.claims.keeper import Freed, Learned
+from cisbot.core.claims.keeper import Ended, Freed, Learned
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.dags.definition import OnLost
 from cisbot.core.ids import RunId
@@ -65,9 +65,10 @@ class Losses:
     def begun(self, take: ev.Take) -> None:
         """Somebody may have begun the run at that epoch: what he tells of its end counts."""
         run = self._board.runs.get(take.run)
-        known = run is None or run.status.over or run.held(take.epoch, take.sender)
+        holder = take.who.account
+        known = run is None or run.status.over or run.held(take.epoch, holder)
         if run is not None and not known and run.key == take.key and self._board.is_node(take.sender):
-            self._board.put(replace(run, holders=run.begun(take.epoch, take.sender)))
+            self._board.put(replace(run, holders=run.begun(take.epoch, holder)))
 
     def learned(self, fact: Learned) -> None:
         """Somebody holds a run whose take this node could not judge; its story tells the rest, if need be."""
@@ -107,6 +108,22 @@ class Losses:
         self._board.settled(run, run.told, now.wall_ms)
         return True
 
+    def ended(self, run: Run, fact: Ended, now: Instant) -> None:
+        """A hold of this node is over: somebody else goes on with the run, or nobody does."""
+        other = fact.by
+        if other is None or other.run != run.id:
+            self.lost(run, fact.why, now)
+            return
+        self._board.put(
+            replace(
+                run, status=RunStatus.RUNNING, node=other.node, account=other.account, epoch=other.epoch,
+                holders=run.begun(other.epoch, other.account),
+            )
+        )  # fmt: skip
+        said = f"{run.node} has stopped its tasks of {run.dag} {run.short}: {fact.why}."
+        first = (run.account,) if run.account is not None else None
+        self._desk.voice.note(run, said, f"stopped {run.id} {fact.hold.epoch}", now, first=first)
+
     def ended_unseen(self, run_id: RunId, now: Instant) -> None:
         """The room tells no outcome of a run that nobody holds any more: its holder was lost in a gap."""
         run = self._board.runs.get(run_id)
@@ -133,7 +150,8 @@ class Losses:
     def credible(self, event: ev.Release) -> bool:
         """Whether the sender held the run at that epoch, as far as this node can know."""
         run = self._board.runs.get(event.run)
-        if run is None or self._ledger.sure(event.key) is None or run.key is None:
+        unsure = self._ledger.abroad or self._ledger.sure(event.key) is None
+        if run is None or unsure or run.key is None:
             return self._board.is_node(event.sender)
         if event.key != run.key or event.epoch > run.epoch:
             return False
@@ -148,7 +166,7 @@ class Losses:
                 if run is not None and not run.status.over and event.epoch > run.epoch:
                     self._board.put(
                         replace(
-                            run, status=RunStatus.RUNNING, node=event.node, account=event.sender,
+                            run, status=RunStatus.RUNNING, node=event.who.node, account=event.who.account,
                             epoch=event.epoch, definition=event.definition,
                         )
                     )  # fmt: skip

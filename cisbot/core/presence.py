@@ -8,9 +8,8 @@ from cisbot.core.claims.armed import Armed
 from cisbot.core.claims.messages import Me
 from cisbot.core.effects import Send
 from cisbot.core.inputs import SendFailed
-from cisbot.core.room.events import Charter, NodeRecord
+from cisbot.core.room.events import NodeRecord
 from cisbot.core.runs.board import Board
-from cisbot.core.settings import Settings
 
 AGAIN_S = 5.0
 SETTLED = ("SUPERSEDED", "WITHDRAWN")  # a newer record is on its way, or none is wanted
@@ -19,17 +18,15 @@ SETTLED = ("SUPERSEDED", "WITHDRAWN")  # a newer record is on its way, or none i
 class Presence:
     """What the room says of this node. Both questions are answered with why it must stop, or None. Pure."""
 
-    def __init__(self, me: Me, board: Board, settings: Settings) -> None:
+    def __init__(self, me: Me, board: Board) -> None:
         self._me = me
         self._board = board
-        self._settings = settings
-        self.charter: Charter | None = None
         self.told: Mapping[str, str] | None = None  # the DAGs that this process said it has; None before
         self._txn = ""
         self._again_at: float | None = None
         self._heard = False
 
-    def joined(self, *, known_room: bool) -> str | None:
+    def joined(self, *, chartered: bool) -> str | None:
         """The first batch is folded: refuse what can't be served."""
         me = self._me
         twin = next((n for n in self._board.living() if n.id == me.node and n.account != me.account), None)
@@ -40,16 +37,7 @@ class Presence:
                 f"node.id: '{me.node}' belongs to {twin.account} in this room; expected an id of its own. "
                 f"Choose another [node] id, or stop that node; if it is gone for good: /kick {twin.account}"
             )
-        if self.charter is None:  # on a restart it was read before, and is for ever
-            return (
-                None if known_room else "the room has no charter (io.cisbot.charter). Run: cisbot room init"
-            )
-        if self._settings.node.execute and self.charter.home != me.account.partition(":")[2]:
-            return (
-                f"matrix.user_id: the room's home server is {self.charter.home}; an executing node needs an "
-                "account there. Use one, or set [node] execute = false"
-            )
-        return None
+        return None if chartered else "the room has no charter (io.cisbot.charter). Run: cisbot room init"
 
     def untold(self, dags: Mapping[str, str], now: float) -> bool:
         """Whether the node's record is to be sent now."""

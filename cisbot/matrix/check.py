@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Final
 
-from cisbot.core.ids import RoomId
+from cisbot.core.ids import RoomId, server_of
 from cisbot.core.room.decode import decode
 from cisbot.core.room.events import Charter
 from cisbot.core.room.wire import T_CHARTER, TIMELINE_TYPES
@@ -142,11 +142,12 @@ def _charter(event: Mapping[str, object] | None, user_id: str, room_id: RoomId) 
     if not isinstance(charter, Charter):
         why = getattr(charter, "why", "it can't be read")
         return [Finding(False, f"the room's charter is not valid: {why}", "write it anew")]
-    server = server_of(user_id)
+    server, mode = server_of(user_id), "available: may run twice" if charter.available else "consistent"
+    there = Finding(True, f"the room has a charter; it is {mode}")
     if charter.home != server:
         what = f"the room's home is {charter.home}; this node, on {server}, claims through grants only"
-        return [Finding(True, "the room has a charter"), Finding(True, what)]
-    return [Finding(True, f"the room has a charter; its home is {charter.home}, as is this node's")]
+        return [there, Finding(True, what)]
+    return [there, Finding(True, f"the room's home is {charter.home}, as is this node's")]
 
 
 def _may(levels: Levels, user_id: str, types: Sequence[str], *, state: bool, why: str) -> Finding:
@@ -168,11 +169,6 @@ def _history(event: Mapping[str, object] | None) -> Finding:
         return Finding(True, f"members can read the room's history ({seen})")
     mend = "set the history's visibility to `shared`, so that a new node can read back"
     return Finding(False, f"the room's history is for {seen} members only", mend)
-
-
-def server_of(user_id: str) -> str:
-    """The server name in a user id."""
-    return user_id.partition(":")[2]
 
 
 def all_well(findings: Sequence[Finding]) -> bool:

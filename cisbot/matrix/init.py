@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, cast
 
-from cisbot.core.ids import RoomId
-from cisbot.core.room.events import Json, JsonMap
-from cisbot.core.room.wire import T_CHARTER, CharterWire
+from cisbot.core.ids import RoomId, server_of
+from cisbot.core.room.decode import decode
+from cisbot.core.room.events import Charter, Json, JsonMap
+from cisbot.core.room.wire import T_CHARTER, CharterWire, Mode
 from cisbot.errors import CisbotError, FieldError
-from cisbot.matrix.check import server_of
 from cisbot.matrix.http import Api, Method, Path, PathBuilder, Refused, TokenDead
 from cisbot.matrix.power import (
     NODE_LEVEL,
@@ -50,7 +50,7 @@ LEVEL: Final[Mapping[Role, int]] = {
 @dataclass(frozen=True, slots=True)
 class RoomPlan:
     """The room as it should be. `alias` is the part before the colon, the whole alias, or the id of a room
-    that is there. `name` is needed only to make it.
+    that is there. `name` is needed only to make it. `mode` None: as it is, or consistent.
     """
 
     name: str
@@ -58,6 +58,7 @@ class RoomPlan:
     invite: Mapping[str, Role] = field(default_factory=dict)
     lease_s_max: int = LEASE_S_MAX
     epoch_step_max: int = EPOCH_STEP_MAX
+    mode: Mode | None = None
     room_version: str | None = None
     delayed_ends: bool = True
 
@@ -141,6 +142,7 @@ async def _complete(api: Api, plan: RoomPlan, room_id: RoomId, alias: str) -> Ro
         raise CisbotError(f"{alias} is encrypted, which cisbot doesn't serve; choose another alias")
     path = Path.v3.rooms[room_id]
     done: list[str] = []
+    _check_mode(lone.get(T_CHARTER), plan, alias)
     if T_CHARTER not in lone:
         await _put(api, path.state[T_CHARTER], _charter(api, plan), "write the charter")
         done.append("wrote its charter")
@@ -157,6 +159,16 @@ async def _complete(api: Api, plan: RoomPlan, room_id: RoomId, alias: str) -> Ro
         done.append("set power levels")
     done += [await _invite(api, room_id, user) for user in _absent(api, plan, state)]
     return RoomMade(room_id, alias, False, tuple(done))
+
+
+def _check_mode(charter: Mapping[str, object] | None, plan: RoomPlan, alias: str) -> None:
+    """A charter is never written over: who asks for another mode is told."""
+    known = decode(charter) if charter is not None else None
+    if plan.mode is None or not isinstance(known, Charter):
+        return
+    mode = "available" if known.available else "consistent"
+    if mode != plan.mode:
+        raise CisbotError(f"{alias} is {mode}, for ever; make another room for --mode {plan.mode}")
 
 
 def _absent(api: Api, plan: RoomPlan, state: list[Mapping[str, object]]) -> list[str]:
@@ -195,6 +207,7 @@ def _charter(api: Api, plan: RoomPlan) -> JsonMap:
         home=server_of(api.user_id),
         lease_s_max=plan.lease_s_max,
         epoch_step_max=plan.epoch_step_max,
+        mode=plan.mode or "consistent",
         delayed_ends=plan.delayed_ends,
     ).model_dump(mode="json")
     return charter

@@ -23,6 +23,7 @@ from cisbot.core.room.events import Rejected, RoomEvent
 from cisbot.core.room.wire import STATE_TYPES, TIMELINE_TYPES
 from cisbot.errors import CisbotError
 from cisbot.matrix.http import Api, Method, Path, Refused, TokenDead, Unreachable
+from cisbot.matrix.whole import has_all
 
 Raw: TypeAlias = Mapping[str, object]
 
@@ -168,8 +169,11 @@ class Follower:
         if gap is not None:
             hidden = await self._hidden(gap)
             ids = frozenset(event.event_id for event in batch.events)
-            history = history_of(hidden, seen=_Either(self._seen, ids))
-            batch = replace(batch, history=history)
+            known = _Either(self._seen, ids)
+            whole = gap.since is not None and await has_all(
+                self.api, self.room_id, gap.since, batch.cursor, known
+            )
+            batch = replace(batch, history=history_of(hidden, seen=known), whole=whole)
         if batch.initial:
             batch = replace(batch, state=(*batch.state, *await self._creation()))
         self._seen.add(event.event_id for event in batch.events)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cisbot.core.chat.unread import unread_from_row
-from cisbot.core.claims.rows import head_from_row
-from cisbot.core.claims.state import Bounds, Head
+from cisbot.core.claims.rows import bounds_from_meta, head_from_row
+from cisbot.core.claims.state import Head
 from cisbot.core.dags.definition import Definition
 from cisbot.core.dags.parse import parse
 from cisbot.core.ids import ClaimKey, Incarnation
@@ -33,7 +33,7 @@ async def load_kept(store: Store) -> Kept:
             definitions[str(row["hash"])] = parsed
     incarnation = meta.get("incarnation")
     return Kept(
-        cursor=meta.get("cursor"),
+        cursor=meta.get("cursor") if "charter" in meta else None,  # it says whose stream decides
         incarnation=Incarnation(incarnation) if incarnation else None,
         sure=sure,
         unsure=tuple(unsure),
@@ -43,13 +43,6 @@ async def load_kept(store: Store) -> Kept:
         definitions=definitions,
         outbox=tuple(send_from_row(row) for row in await store.rows("outbox")),
         unread=tuple(unread_from_row(row) for row in await store.rows("unread")),
-        bounds=_bounds(meta.get("bounds")),
+        bounds=bounds_from_meta(meta),
         powers=powers_from_meta(meta),
     )
-
-
-def _bounds(text: str | None) -> Bounds:
-    if text is None:
-        return Bounds()
-    lease, step = text.split()
-    return Bounds(int(lease), int(step))

@@ -83,7 +83,9 @@ class Nodes:
         """A DAG's file, there for all nodes."""
         (self.dags / f"{name}.yaml").write_text(f"id: {name}\n{text}")
 
-    def make_room(self, members: Sequence[Account] = (), powers: Sequence[Account] = ()) -> None:
+    def make_room(
+        self, members: Sequence[Account] = (), powers: Sequence[Account] = (), mode: str = "consistent"
+    ) -> None:
         """`cisbot room init`, and the operator follows the room."""
         token = self.root / "operator.token"
         token.write_text(self.operator.access_token)
@@ -98,6 +100,8 @@ class Nodes:
             alias,
             "--lease-max",
             str(self.lease_s * 3 // 2),
+            "--mode",
+            mode,
         ]
         for account in (*self.accounts.values(), *powers):
             args += ["--node", account.user_id]
@@ -114,11 +118,11 @@ class Nodes:
         args += ["--token-file", str(self.root / "operator.token"), "--node", account.user_id]
         return self.cisbot("room", "init", *args, "--name", "tasks").returncode
 
-    def person_of(self, account: Account) -> Person:
-        """Somebody in the room."""
-        url = f"{self.synapse.base_url}{V3}/join/{self.room}"
-        assert call("POST", url, {}, token=account.access_token)[0] == 200
-        person = Person(self.synapse.base_url, account, self.room, lambda event: None)
+    def person_of(self, account: Account, server: Synapse | None = None) -> Person:
+        """Somebody in the room; of another homeserver, if that is given."""
+        base_url = (server or self.synapse).base_url
+        assert call("POST", f"{base_url}{V3}/join/{self.room}", {}, token=account.access_token)[0] == 200
+        person = Person(base_url, account, self.room, lambda event: None)
         self.persons.append(person)
         return person
 

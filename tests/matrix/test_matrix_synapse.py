@@ -100,6 +100,8 @@ async def running(*coroutines: Any) -> AsyncIterator[None]:
 async def test_init_is_idempotent_and_completes(cluster: Cluster, make_account: Any) -> None:
     again = await init_room(cluster.op, RoomPlan("Tasks", cluster.alias, {cluster.node.user_id: Role.NODE}))
     assert (again.created, again.room_id, again.done) == (False, cluster.room_id, ())
+    with pytest.raises(CisbotError, match="is consistent, for ever"):
+        await init_room(cluster.op, RoomPlan("Tasks", cluster.alias, mode="available"))
     late = make_account("late").user_id
     more = await init_room(cluster.op, RoomPlan("Tasks", cluster.alias, {late: Role.OPERATOR}))
     assert more.done == ("set power levels", f"invited {late}")

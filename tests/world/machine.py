@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from cisbot.core.chat.unread import unread_from_row
 from cisbot.core.claims.messages import Me
-from cisbot.core.claims.rows import head_from_row
+from cisbot.core.claims.rows import bounds_from_meta, head_from_row
 from cisbot.core.claims.state import Head
 from cisbot.core.coordinator import Coordinator
 from cisbot.core.dags.definition import Definition
@@ -91,6 +91,7 @@ class Machine:
         policy: Policy | None = None,
         labels: Mapping[str, str] | None = None,
         max_runs: int = 16,
+        server: str = HOME,
         delays: Delays | None = None,
         end_delay_s: float = 0.0,
         lease_s: float = 30.0,
@@ -105,7 +106,7 @@ class Machine:
         self.deadlines: dict[str, float] = {}
         self._unheard: list[Input] = []
         self.name = name
-        self.account = f"@{name}:{HOME}"
+        self.account = f"@{name}:{server}"
         self.dags = dags
         self.execute = execute
         self.policy = policy or Policy()
@@ -348,6 +349,7 @@ class Machine:
             definitions={str(r["hash"]): dag(str(r["text"])) for r in self.rows["definitions"].values()},
             outbox=tuple(send_from_row(r) for r in self.rows["outbox"].values()),
             powers=powers_from_meta(meta),
+            bounds=bounds_from_meta(meta),
             unread=tuple(unread_from_row(r) for r in self.rows["unread"].values()),
         )
 

@@ -17,7 +17,7 @@ OPERATOR = f"@operator:{HOME}"
 class ModelRoom:
     """Events in stream order; state PUTs replace."""
 
-    def __init__(self, lease_s_max: int = 600) -> None:
+    def __init__(self, lease_s_max: int = 600, mode: str = "consistent") -> None:
         self.stream: list[Raw] = []
         self.times: list[float] = []  # when each came, by the world's clock
         self.boot = 0.0
@@ -27,7 +27,14 @@ class ModelRoom:
         self.wall_ms = 1_700_000_000_000
         self.put(OPERATOR, "m.room.create", {"room_version": "12"}, state_key="")
         self.put(OPERATOR, "m.room.power_levels", {"users": {}, "users_default": 0}, state_key="")
-        self.put(OPERATOR, T_CHARTER, {"version": 1, "home": HOME, "lease_s_max": lease_s_max}, state_key="")
+        charter: dict[str, Json] = {
+            "version": 1, "home": HOME, "lease_s_max": lease_s_max, "mode": mode,
+        }  # fmt: skip
+        self.put(OPERATOR, T_CHARTER, charter, state_key="")
+
+    def event_name(self, number: int) -> str:
+        """The id of the room's event of that number."""
+        return f"$event{number}"
 
     def put(
         self,
@@ -43,7 +50,7 @@ class ModelRoom:
             known = self._txns.get((sender, txn))
             if known is not None:
                 return known
-        event_id = f"$event{next(self._count)}"
+        event_id = self.event_name(next(self._count))
         raw: Raw = {
             "event_id": event_id,
             "sender": sender,

@@ -72,11 +72,15 @@ class World:
         """Let virtual time pass."""
         end = self.boot + seconds
         while self.boot < end:
-            self.boot += STEP_S
-            self.room.boot = self.boot
-            self.room.wall_ms += int(STEP_S * 1000)
-            self.delays.fire(self.boot)
+            self.tick(STEP_S)
             self.settle()
+
+    def tick(self, seconds: float) -> None:
+        """A moment passes, and nothing is handed on yet."""
+        self.boot += seconds
+        self.room.boot = self.boot
+        self.room.wall_ms += int(seconds * 1000)
+        self.delays.fire(self.boot)
 
     def say(self, body: str, sender: str = OPERATOR, *, wait_s: float = 3.0) -> str:
         """A person says something; then time passes."""

@@ -79,7 +79,7 @@ def gather(events: Iterable[RoomEvent | Rejected]) -> Evidence:
             if head.after is not None:
                 found.heads[(head.key, head.after)].append(Vouch(event, head))
         if isinstance(event, Take):
-            takes[(event.key, event.sender, event.incarnation, event.epoch)].append(event.event_id)
+            takes[(event.key, event.who.account, event.who.incarnation, event.epoch)].append(event.event_id)
         if isinstance(event, Take | MemoryWrite) and event.after is not None:
             found.named[(event.key, event.after)].append(event)
     for event in spoken:

@@ -180,7 +180,9 @@ class _Charters:
 
 
 def _bounds(charter: Charter | None) -> Bounds:
-    return Bounds(charter.lease_s_max, charter.epoch_step_max) if charter is not None else Bounds()
+    if charter is None:
+        return Bounds()
+    return Bounds(charter.lease_s_max, charter.epoch_step_max, charter.home, charter.available)
 
 
 def _taken_away(reading: Reading) -> Iterator[Finding]:

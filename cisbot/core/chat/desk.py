@@ -256,12 +256,14 @@ class Desk:
         return self.describe(run, now)
 
     def _list(self, most: int, now: Instant) -> Text:
-        return render.run_list(self.board.recent(most), now.wall_ms, len(self.board.runs) - most)
+        text = render.run_list(self.board.recent(most), now.wall_ms, len(self.board.runs) - most)
+        return render.in_mode(text, available=self._office.ledger.bounds.available)
 
     def describe(self, run: Run, now: Instant) -> Text:
         """Everything about one run."""
         why = why_waiting(self._office, run, now)
-        return render.run_status(run, self._office.tasks_of(run.id), now.wall_ms, why)
+        text = render.run_status(run, self._office.tasks_of(run.id), now.wall_ms, why)
+        return render.in_mode(text, available=self._office.ledger.bounds.available)
 
     def status_of(self, run: str | None, now: Instant) -> JsonMap:
         """The status for a local caller."""
@@ -306,7 +308,9 @@ class Desk:
     # -- out -------------------------------------------------------------------------------------
 
     def ask_lost(self, run: Run, now: Instant) -> None:
-        """The holder is lost and the DAG says ask: ask in the thread."""
+        """The holder is lost and the DAG says ask: ask in the thread. Off the home server nobody is sure."""
+        if self._office.ledger.abroad:
+            return
         done = (TaskStatus.SUCCEEDED, TaskStatus.SKIPPED)
         unfinished = [name for name, status in run.tasks.items() if status not in done]
         self.voice.post(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from cisbot.core.chat.render import seconds
+from cisbot.core.claims.grants import Asks
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Me
 from cisbot.core.dags.definition import Definition
@@ -24,6 +26,7 @@ class Office(Protocol):
     me: Me
     board: Board
     ledger: Ledger
+    asks: Asks
     definitions: dict[str, Definition]
     problems: tuple[str, ...]
     pinned: dict[str, Definition]
@@ -85,6 +88,8 @@ def why_waiting(office: Office, run: Run, now: Instant) -> str | None:
     if run.key is None:
         return "waits to be claimed"
     head = office.ledger.sure(run.key)
+    if (waits_s := office.asks.waits_s(run.id, now.boot)) is not None:
+        return waits_for_grant(office, waits_s, now)
     if head is None:
         return f"{office.me.node} is finding out who holds {run.key}"
     for holder in head.holders:
@@ -95,3 +100,13 @@ def why_waiting(office: Office, run: Run, now: Instant) -> str | None:
     if ahead is not None and ahead.id != run.id:
         return f"{ahead.dag} {ahead.short} comes first"
     return "waits to be claimed"
+
+
+def waits_for_grant(office: Office, waits_s: float, now: Instant) -> str:
+    """Why a node off the home server waits: it may run what a home node grants."""
+    home = office.ledger.bounds.home
+    if not office.me.peers:
+        return f"waits for a grant from {home}, where no node of this room is alive"
+    heard_at = office.asks.heard_at
+    silent = "" if heard_at is None else f"; last heard from there {seconds(now.boot - heard_at)} ago"
+    return f"waits for a grant from {home}, which {office.me.node} asked for {seconds(waits_s)} ago{silent}"

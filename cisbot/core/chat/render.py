@@ -21,6 +21,7 @@ TAIL_MAX = 1_500
 TASKS_SHOWN = 10
 LINES_SHOWN = 20
 PARAMS_SHOWN = 20
+AVAILABLE = "This room is available: may run twice."
 YEAR_MAX_MS = 253_402_300_799_000  # the end of year 9999
 
 _CONTROL = re.compile(
@@ -102,6 +103,14 @@ def _values(params: Mapping[str, str]) -> list[str]:
     lines = [f"  {clean(name, 64)}={clean(value)}" for name, value in list(params.items())[:PARAMS_SHOWN]]
     more = len(params) - len(lines)
     return [*lines, f"  … and {_many(more, 'more parameter')}"] if more > 0 else lines
+
+
+def in_mode(text: Text, *, available: bool) -> Text:
+    """What a status says, with what to know of its room."""
+    if not available:
+        return text
+    rich = f"{text.html}<br/>{AVAILABLE}" if text.html is not None else None
+    return Text(f"{text.plain}\n{AVAILABLE}", rich)
 
 
 def help_text(topic: str | None) -> Text:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cisbot.core.chat.posts import Post, edit_of, send_of
-from cisbot.core.chat.render import final_reply, run_status
+from cisbot.core.chat.render import final_reply, in_mode, run_status
+from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Me
 from cisbot.core.effects import Priority, Send
 from cisbot.core.ids import EventId, RunId, run_event
@@ -46,8 +47,9 @@ class _Shown:
 class StatusBoard:
     """The status messages of this node. Pure."""
 
-    def __init__(self, board: Board, me: Me) -> None:
+    def __init__(self, board: Board, me: Me, ledger: Ledger) -> None:
         self._board = board
+        self._ledger = ledger
         self._me = me
         self._shown: dict[RunId, _Shown] = {}
         self._txns: dict[str, RunId] = {}
@@ -96,6 +98,7 @@ class StatusBoard:
             self._stale.append(f"status.{self._mark(run)}")
         started = run.started_ms or now.wall_ms
         text = final_reply(run, execution.tasks, max(0, now.wall_ms - started) / 1000, execution.failing())
+        text = in_mode(text, available=self._ledger.bounds.available)
         block = self._block(run, shown)
         block["kind"] = "final"
         post = Post(
@@ -167,6 +170,7 @@ class StatusBoard:
 
     def _post(self, txn: str, run: Run, shown: _Shown, now: Instant) -> Post:
         text = run_status(run, shown.execution.tasks, now.wall_ms, None)
+        text = in_mode(text, available=self._ledger.bounds.available)
         return Post(txn, text.plain, text.html, run_event(run.id), self._block(run, shown))
 
     def _block(self, run: Run, shown: _Shown) -> JsonMap:

@@ -53,8 +53,9 @@ class Voice:
         delay_s: float = 0.0,
         only_if: RunStatus | None = None,
         more: JsonMap | None = None,
+        first: tuple[UserId, ...] | None = None,
     ) -> None:
-        """Say something in the run's thread, once for each `topic`."""
+        """Say something in the run's thread, once for each `topic`; `first` before others, else who knows."""
         if self.past:
             return
         block: JsonMap = {"kind": kind, "run": run.id, **(more or {})}
@@ -63,11 +64,14 @@ class Voice:
             run_event(run.id), block, mentions=mentions, notify=bool(mentions),
         )  # fmt: skip
         self.answers.offer(
-            post, topic, now, first=self._office.board.knowing(run.dag), delay_s=delay_s, run=run.id,
+            post, topic, now, first=first or self._office.board.knowing(run.dag), delay_s=delay_s, run=run.id,
             only_if=only_if,
         )  # fmt: skip
 
-    def note(self, run: Run, text: str, topic: str, now: Instant) -> None:
+    def note(
+        self, run: Run, text: str, topic: str, now: Instant, *, first: tuple[UserId, ...] | None = None
+    ) -> None:
         """Say something once in the run's thread, mentioning its publisher; and whether that is its end."""
         more: JsonMap = {"over": run.status.value} if run.status.over else {}
-        self.post(run, Text(text, None), topic, now, mentions=(run.publisher,), more=more)
+        mentions = (run.publisher,)
+        self.post(run, Text(text, None), topic, now, mentions=mentions, more=more, first=first)

@@ -36,6 +36,7 @@ from cisbot.core.room.wire import KEYS_MAX, head_bytes, place_of
 ANSWERS_MAX = 3  # heartbeats that answer probes, in any ANSWERS_S: whoever asks on and on gets no storm
 ANSWERS_S = 30.0
 AGAIN_S = 30.0
+TOGETHER_S = 0.2  # so long signs of life from other servers are gathered for one answer
 ANSWER_BYTES_MAX = BEAT_BYTES_MAX // 2  # the rest is for renewals
 CHECK = "state "  # the tag of such a question, before the key
 
@@ -47,6 +48,7 @@ class Answers:
         self._me = me
         self._ledger = ledger
         self._heads: dict[ClaimKey, float] = {}
+        self._abroad: dict[ClaimKey, float] = {}
         self._answered: deque[float] = deque(maxlen=ANSWERS_MAX)
         self._states: dict[ClaimKey, float] = {}
         self._checks: dict[ClaimKey, float] = {}
@@ -56,16 +58,23 @@ class Answers:
     def gap(self) -> None:
         """Events were missed: what was owed may be done, and this node can't tell the truth any more."""
         self._heads.clear()
+        self._abroad.clear()
         self._states.clear()
         self._checks.clear()
         self._last.clear()
 
     def arriving(self, event: ClaimEvent | Restate) -> None:
         """Before the fold of an event: a head that is as new as this node's serves all who asked."""
-        if isinstance(event, Heartbeat):
+        if isinstance(event, Heartbeat) and self._ledger.bounds.at_home(event.sender):
             for head in event.heads:
                 if self._current(head):
                     self._heads.pop(head.key, None)
+                    self._abroad.pop(head.key, None)
+
+    def told_abroad(self, key: ClaimKey, event: EventId, echo_s: float, now: float, *, first: bool) -> None:
+        """A holder on another server waits for this head: who granted tells it at once, else in turn."""
+        turn = 0.0 if first else TOGETHER_S + self._me.place(event) * max(3 * echo_s, 0.5)
+        self._abroad[key] = now + turn
 
     def probed(self, event: Probe, holds: Container[ClaimKey], echo_s: float, now: float) -> None:
         """Somebody asks for heads: the holder answers at once, the others in turn."""
@@ -149,16 +158,21 @@ class Answers:
 
     def due(self, now: float) -> tuple[list[CarriedHead], list[CarriedHead]]:
         """The heads to send in a heartbeat now, and those to restate."""
+        if self._ledger.abroad:  # what it thinks of a key is for itself
+            self.gap()
+            return [], []
         if not self._begun:
             self._begun = True
             for key in self._ledger.known():
                 self.doubtful(key, 1.0, now)
         heads = self._answer(now) if now >= self._may_answer() else []
+        known = {head.key for head in heads}
+        heads += [head for head in self._for_abroad(now) if head.key not in known]
         return heads, self._restate(now)
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        times = list(self._states.values())
+        times = [*self._states.values(), *self._abroad.values()]
         if self._heads:
             times.append(max(min(self._heads.values()), self._may_answer()))
         return min(times, default=None)
@@ -181,6 +195,14 @@ class Answers:
         if heads:
             self._answered.append(now)
         return heads
+
+    def _for_abroad(self, now: float) -> list[CarriedHead]:
+        """One heartbeat for all that wait, as soon as one is due."""
+        if not any(at <= now for at in self._abroad.values()):
+            return []
+        heads = [self._ledger.carried(key) for key in self._abroad]
+        self._abroad.clear()
+        return [head for head in heads if head is not None]
 
     def _check(self, key: ClaimKey, sender: UserId, echo_s: float, now: float) -> None:
         if sender == self._me.account:
@@ -211,7 +233,7 @@ def tells_truth(found: RoomEvent | Rejected, head: Head) -> bool:
         case Restate():
             return from_carried(found.head).says() == head.says()
         case Take():
-            mine = head.held_by(found.sender, found.incarnation, found.epoch)
+            mine = head.held_by(found.who.account, found.who.incarnation, found.epoch)
             return mine is not None and (mine,) == head.holders
         case Release():
             return found.epoch == head.epoch and not head.holders

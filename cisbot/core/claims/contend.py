@@ -14,12 +14,13 @@ from typing import TypeVar
 
 from cisbot.core.claims.answers import CHECK
 from cisbot.core.claims.fold import concerns
+from cisbot.core.claims.grants import Asks
 from cisbot.core.claims.keeper import RHO, Keeper
 from cisbot.core.claims.messages import Claim, intent, take
 from cisbot.core.claims.state import Head
 from cisbot.core.effects import Ask, ReadBack, ReadState, Send
 from cisbot.core.ids import ClaimKey, EventId, Nonce, RunId
-from cisbot.core.room.events import ClaimEvent, Intent, Probe, Rejected, RoomEvent, Take
+from cisbot.core.room.events import Asker, ClaimEvent, Intent, Probe, Rejected, RoomEvent, Take
 from cisbot.core.room.past import Highest
 from cisbot.core.room.wire import EPOCH_MAX, KEYS_MAX, T_INTENT
 
@@ -43,16 +44,18 @@ class Phase(Enum):
     TAKE = "sent a lock request"
     PROBE = "sent a probe"
     BACK = "reads the highest epoch"
+    GRANT = "asked the home server for a grant"
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A run that this node may claim now. `rank` 0 goes first."""
+    """A run that this node may claim now, or grant to `asker`. `rank` 0 goes first."""
 
     key: ClaimKey
     claim: Claim
     rank: int
     slots: int = 1
+    asker: Asker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Contender:
         self._probes: dict[ClaimKey, tuple[EventId, float]] = {}
         self._wakes: list[float] = []
         self._stale: list[Nonce] = []
+        self.asks = Asks(keeper)
 
     # -- receiving -----------------------------------------------------------------------------
 
@@ -155,7 +159,8 @@ class Contender:
 
     def deadline(self) -> float | None:
         """When `pursue` has something to do."""
-        return min(self._wakes, default=None)
+        asks = self.asks.deadline()
+        return min(self._wakes if asks is None else [*self._wakes, asks], default=None)
 
     # -- deciding ------------------------------------------------------------------------------
 
@@ -166,8 +171,10 @@ class Contender:
 
     def _drop(self, key: ClaimKey) -> None:
         attempt = self._attempts.pop(key, None)
-        if attempt is not None and attempt.nonce is not None and attempt.phase in (Phase.INTENT, Phase.TAKE):
+        unsaid = (Phase.INTENT, Phase.TAKE, Phase.GRANT)
+        if attempt is not None and attempt.nonce is not None and attempt.phase in unsaid:
             self._stale.append(attempt.nonce)
+        self.asks.drop(key)
 
     def pursue(self, wishes: Sequence[Wish], now: float) -> tuple[list[Send], list[Ask]]:
         """One step for every wish; attempts at keys that are not wished for any more are dropped."""
@@ -188,7 +195,9 @@ class Contender:
                 self._attempts.pop(wish.key, None)
                 continue
             head = self._keeper.ledger.sure(wish.key)
-            if head is not None:
+            if head is not None and self._keeper.ledger.abroad:
+                sends.extend(self._abroad(wish, head, now))
+            elif head is not None:
                 sends.extend(self._sure(wish, head, now))
             elif (question := self._unsure(wish, now)) is not None:
                 asks.append(question)
@@ -226,6 +235,30 @@ class Contender:
             return []
         return self._take(wish, head.after, head.epoch + 1, slot, now, fresh=None)
 
+    def _abroad(self, wish: Wish, head: Head, now: float) -> list[Send]:
+        """Off the home server: ask for a grant, in turn, and again; or claim alone, where that is allowed."""
+        key, claim = wish.key, wish.claim
+        slot = self._slot(wish, head, now)
+        if slot is None:
+            return []
+        attempt = self._attempts.get(key)
+        if attempt is None or attempt.run != claim.run:
+            turn = now + wish.rank * self._stagger()
+            attempt = self._attempts[key] = Attempt(None, claim.run, Phase.TURN, turn, wish.rank)
+        if attempt.phase in (Phase.TURN, Phase.TAKE) and now < attempt.until:
+            return []
+        alone = self.asks.alone_at(key, claim)
+        if alone is not None and now >= alone:
+            return self._take(wish, head.after, head.epoch + 1, slot, now, fresh=None)
+        sends: list[Send] = []
+        if now >= self.asks.again_at(key, claim, now):
+            nonce, send = self.asks.ask(key, slot, claim, now)
+            attempt = replace(attempt, nonce=nonce)
+            sends.append(send)
+        times = (self.asks.again_at(key, claim, now), self.asks.alone_at(key, claim))
+        self._move(key, attempt, Phase.GRANT, min(at for at in times if at is not None))
+        return sends
+
     def _slot(self, wish: Wish, head: Head, now: float) -> int | None:
         """A slot that is free or lapsed; if the run is in one already, only that one. None: wait."""
         own = next((h.slot for h in head.holders if h.run == wish.claim.run), None)
@@ -258,7 +291,7 @@ class Contender:
         return [
             take(
                 keeper.me, nonce, wish.key, slot, epoch, after, wish.claim, fresh=fresh is not None,
-                head=head, takes=fresh.takes if fresh else 0,
+                head=head, takes=fresh.takes if fresh else 0, asker=wish.asker,
             )
         ]  # fmt: skip
 

@@ -54,7 +54,7 @@ def judge(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> Verdi
             epochs = [r.epoch for r in event.renews if r.key == key]
             for epoch in epochs:
                 if holder := head.held_by(event.sender, event.incarnation, epoch):
-                    return Accepted(renewed=holder)
+                    return Accepted(renewed=replace(holder, sign=event.nonce))
             return Void(VoidReason.NOT_A_HOLDER)
         case End():
             over = tuple(
@@ -67,6 +67,8 @@ def judge(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> Verdi
 
 def _judge_cas(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict:
     epoch = event.epoch if isinstance(event, Take) else event.version
+    if (away := _away(event, bounds)) is not None:
+        return Void(away)
     if event.after != head.after:
         return Void(VoidReason.NOT_AFTER)
     if epoch <= head.epoch:
@@ -77,17 +79,21 @@ def _judge_cas(head: Head, event: Take | MemoryWrite, bounds: Bounds) -> Verdict
         return Accepted()
     if event.lease_s > bounds.lease_s_max:
         return Void(VoidReason.LEASE_TOO_LONG)
+    who = event.who
     new = Holder(
-        event.slot,
-        event.sender,
-        event.node,
-        event.incarnation,
-        event.epoch,
-        event.run,
-        event.lease_s,
-    )
+        event.slot, who.account, who.node, who.incarnation, event.epoch, event.run, event.lease_s, who.nonce
+    )  # fmt: skip
     freed = tuple(h for h in head.holders if event.fresh or h.slot == event.slot)
     return Accepted(granted=new, freed=freed)
+
+
+def _away(event: Take | MemoryWrite, bounds: Bounds) -> VoidReason | None:
+    """Only the home server's accounts take and write, and grant to those of others."""
+    available = bounds.available and isinstance(event, Take) and event.asker is None
+    if not bounds.at_home(event.sender):
+        return None if available else VoidReason.OFF_HOME
+    granted = isinstance(event, Take) and event.asker is not None and bounds.at_home(event.asker.account)
+    return VoidReason.AT_HOME if granted else None
 
 
 def _epoch_max(head: Head, bounds: Bounds, *, fresh: bool) -> int:
@@ -125,6 +131,8 @@ def fold(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> tuple[
             after = replace(after, epoch=event.epoch, holders=after.with_holder(verdict.granted))
         case MemoryWrite():
             after = replace(after, epoch=event.version, value=event.value)
+        case Heartbeat() if verdict.renewed is not None:
+            after = replace(after, holders=after.with_holder(verdict.renewed))
         case _:
             pass
     return after, verdict

@@ -7,15 +7,24 @@ deadline counts from the moment before it sent, the observer's lapse from its ow
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cisbot.core.claims.answers import Answers
 from cisbot.core.claims.armed import END_SENT, Armed
+from cisbot.core.claims.facts import Ended as Ended
+from cisbot.core.claims.facts import Extended as Extended
+from cisbot.core.claims.facts import Fact as Fact
+from cisbot.core.claims.facts import Freed as Freed
+from cisbot.core.claims.facts import Hold as Hold
+from cisbot.core.claims.facts import Learned as Learned
+from cisbot.core.claims.facts import Refused as Refused
+from cisbot.core.claims.facts import Taken as Taken
+from cisbot.core.claims.facts import Won as Won
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
 from cisbot.core.claims.messages import Me, heartbeats, probe, release, restate
 from cisbot.core.claims.state import Accepted, Head
 from cisbot.core.effects import Ask, Send
-from cisbot.core.ids import ClaimKey, Incarnation, Nonce, RunId, UserId
+from cisbot.core.ids import ClaimKey, Incarnation, Nonce, UserId
 from cisbot.core.inputs import EndAnswer
 from cisbot.core.room.events import (
     ClaimEvent,
@@ -38,77 +47,6 @@ LEASE_OVER = "its lease ran out before a renewal came back"
 END_DUE = "its delayed end may be sent: the homeserver did not answer in time"
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A claim that this node holds, and the boot time at which its last process must be dead."""
-
-    key: ClaimKey
-    slot: int
-    epoch: int
-    run: RunId
-    lease_s: int
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Won:
-    """This node holds the key now."""
-
-    hold: Hold
-    take: Take
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Another account's take was accepted."""
-
-    holder: Holder
-    take: Take
-
-
-@dataclass(frozen=True, slots=True)
-class Extended:
-    """A renewal's echo moved the deadline."""
-
-    hold: Hold
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A hold of this node is over: by its own deadline, an end, or a take of others."""
-
-    hold: Hold
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Freed:
-    """Somebody's slot is free again; `by` is the event that freed it."""
-
-    key: ClaimKey
-    holder: Holder
-    by: ClaimEvent
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A take of this node was void."""
-
-    key: ClaimKey
-    nonce: Nonce
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """A key became sure by a carried head: this is one of its holders, whose take went unjudged."""
-
-    key: ClaimKey
-    holder: Holder
-
-
-Fact = Won | Taken | Extended | Ended | Freed | Refused | Learned
-
-
 class Keeper:
     """The claims of one node."""
 
@@ -123,6 +61,7 @@ class Keeper:
         self._renew_at: float | None = None
         self.answers = Answers(me, ledger)
         self._won: dict[ClaimKey, int] = {}
+        self.alone: dict[ClaimKey, int] = {}  # held by this server's own stream, since that told epoch
         self.mine_over = False
         self.armed = Armed(me, end_delay_s, self.span)
         self._leased: dict[ClaimKey, float] = {}  # the deadlines by the leases alone
@@ -134,6 +73,14 @@ class Keeper:
         self._sent[nonce] = now
         while len(self._sent) > SENT_MAX:
             self._sent.pop(next(iter(self._sent)))
+
+    def sent_at(self, nonce: Nonce) -> float | None:
+        """The moment before an attempt was sent, or None where that is not known."""
+        return self._sent.get(nonce)
+
+    def won_epoch(self, key: ClaimKey) -> int:
+        """The highest epoch that this process ever won; 0 before."""
+        return self._won.get(key, 0)
 
     def release(self, key: ClaimKey, outcome: Outcome | None) -> Send:
         """Give the key back, with the outcome when the run is over."""
@@ -296,13 +243,16 @@ class Keeper:
         self.echo_s = max(echo_s, 0.7 * self.echo_s + 0.3 * echo_s)
 
     def _meaning(self, found: Finding, now: float) -> list[Fact]:
+        abroad = self.ledger.abroad
         if isinstance(found, Adopted):
             for holder in found.head.holders:  # all clocks start anew
                 self._signs[(found.key, holder.slot)] = now
             others = [h for h in found.head.holders if (h.account, h.incarnation) != self._mine()]
             learned: list[Fact] = [Learned(found.key, holder) for holder in others]
-            return learned + self._lost_unseen(found.key, found.head)
+            return learned if abroad else learned + self._lost_unseen(found.key, found.head)
         event, verdict = found.event, found.verdict
+        if abroad and isinstance(event, Take) and (found.key in self.holds or not self._own_way(event)):
+            return []  # what it holds itself, only home nodes' heads tell
         mine = (event.sender, event.incarnation) == self._mine()
         if not isinstance(verdict, Accepted):
             if isinstance(event, Take) and mine:
@@ -313,12 +263,24 @@ class Keeper:
             facts.extend(self._freed(found, gone))
         if verdict.granted is not None and isinstance(event, Take):
             self._signs[(found.key, verdict.granted.slot)] = now
-            facts.append(self._granted(event, verdict.granted, mine, now))
+            facts.append(self._granted(event, verdict.granted, mine and event.asker is None, now))
         if verdict.renewed is not None:
             self._signs[(found.key, verdict.renewed.slot)] = now
-            if mine and isinstance(event, Heartbeat):
+            if mine and isinstance(event, Heartbeat) and (not abroad or found.key in self.alone):
                 facts.extend(self._extend(found.key, event))
+        self._told_abroad(found, verdict, now)
         return facts
+
+    def _own_way(self, take: Take) -> bool:
+        """Off the home server: not a grant to this very process, which counts once a home node says so."""
+        return (take.who.account, take.who.incarnation) != self._mine() or take.asker is None
+
+    def _told_abroad(self, found: Judged, verdict: Accepted, now: float) -> None:
+        """A holder on another server hears of its grant and its renewals from home nodes only."""
+        holder = verdict.granted or verdict.renewed
+        if holder is not None and not self.ledger.bounds.at_home(holder.account):
+            first = isinstance(found.event, Take) and found.event.sender == self.me.account
+            self.answers.told_abroad(found.key, found.event.event_id, self.echo_s, now, first=first)
 
     def _freed(self, found: Judged, gone: Holder) -> list[Fact]:
         facts: list[Fact] = [Freed(found.key, gone, found.event)]
@@ -333,8 +295,14 @@ class Keeper:
     def _granted(self, take: Take, holder: Holder, mine: bool, now: float) -> Fact:
         if not mine or self.mine_over:  # an ended incarnation never wins again
             return Taken(holder, take)
+        if self.ledger.abroad:
+            self.alone.setdefault(take.key, self.ledger.hearsay.told(take.key))
+        return self.take_up(take, now)
+
+    def take_up(self, take: Take, now: float) -> Won:
+        """Hold what was won: its deadline counts from before the request was sent."""
         self._won[take.key] = take.epoch
-        sent = self._sent.get(take.nonce)
+        sent = self._sent.get(take.who.nonce)
         self._leased[take.key] = now if sent is None else sent + self.span(take.lease_s)
         hold = self._bounded(Hold(take.key, take.slot, take.epoch, take.run, take.lease_s, now))
         if self._renew_at is None or len(self.holds) == 1:
@@ -343,18 +311,23 @@ class Keeper:
             self._renew_at = min(self._renew_at, now + take.lease_s / RENEWALS_PER_LEASE)
         return Won(hold, take)
 
+    def prolong(self, key: ClaimKey, sign: Nonce) -> list[Fact]:
+        """A sign of life was accepted: the deadline counts from before it was sent."""
+        hold, sent = self.holds.get(key), self._sent.get(sign)
+        if hold is None or sent is None:
+            return []
+        self._leased[key] = max(self._leased[key], sent + self.span(hold.lease_s))
+        return [Extended(self._bounded(hold))]
+
     def span(self, lease_s: float) -> float:
         """Seconds from before the send to the deadline: the lease, less the clocks' drift and a margin."""
         return lease_s * (1 - RHO) - min(self.margin_s, lease_s / 10)
 
     def _extend(self, key: ClaimKey, event: Heartbeat) -> list[Fact]:
-        hold, sent = self.holds.get(key), self._sent.get(event.nonce)
-        if hold is None or sent is None:
+        hold = self.holds.get(key)
+        if hold is None or not any(r.key == key and r.epoch == hold.epoch for r in event.renews):
             return []
-        if not any(r.key == key and r.epoch == hold.epoch for r in event.renews):
-            return []
-        self._leased[key] = max(self._leased[key], sent + self.span(hold.lease_s))
-        return [Extended(self._bounded(hold))]
+        return self.prolong(key, event.nonce)
 
     def _extend_unsure(self, event: Heartbeat) -> list[Fact]:
         """A holder whose deadline has not passed renews without proof: its echo counts while unsure too."""
@@ -374,6 +347,8 @@ class Keeper:
 
     def _unwanted(self, found: Adopted) -> list[Send]:
         """An own win that was never seen (it came in a gap) counts for nothing: give it back at once."""
+        if self.ledger.abroad:
+            return []
         return [
             release(self.me, found.key, h.epoch, h.run, None, self.ledger.carried(found.key))
             for h in found.head.holders

@@ -3,6 +3,7 @@
 A key absent from the room's full state at the cursor is sure and free. After a gap every key that had or
 may have had a lock event is unsure: its events are kept (the tail), not judged. It becomes sure by an
 event that carries a head whose `after` lies in the tail: that head, and what the tail has since, on top.
+Heads count only from accounts on the home server. Off it (`abroad`) all is hearsay: see `hearsay.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import dropwhile
 
 from cisbot.core.claims.fold import concerns, fold, touch
+from cisbot.core.claims.hearsay import Hearsay, guess
 from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, Void, carried, from_carried
-from cisbot.core.ids import ClaimKey, EventId
+from cisbot.core.ids import ClaimKey, EventId, UserId
 from cisbot.core.room.events import (
     CarriedHead,
     ClaimEvent,
@@ -25,7 +27,7 @@ from cisbot.core.room.events import (
     Restate,
     Take,
 )
-from cisbot.core.room.wire import HEAD_BYTES_MAX, head_bytes
+from cisbot.core.room.wire import HEAD_BYTES_MAX, MEMORY_PREFIX, head_bytes
 
 TAIL_MAX = 20_000  # names of keys in the tail
 
@@ -54,8 +56,10 @@ Finding = Judged | Adopted
 class Ledger:
     """The heads of all keys as one node knows them. Pure: fed with events in stream order."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, account: UserId | None = None) -> None:
         self.bounds = bounds
+        self.hearsay = Hearsay()
+        self._account = account
         self._sure: dict[ClaimKey, Head] = {}
         self._unsure: set[ClaimKey] = set()
         self._tail: dict[EventId, ClaimEvent] = {}
@@ -67,6 +71,11 @@ class Ledger:
         """Take up a stored ledger; its tail is not stored, so that unsure keys wait for new traffic."""
         self._sure = dict(sure)
         self._unsure = set(unsure)
+
+    @property
+    def abroad(self) -> bool:
+        """Whether this node is off the home server: it judges nothing, and carries no heads."""
+        return self._account is not None and not self.bounds.at_home(self._account)
 
     def known(self) -> Iterator[ClaimKey]:
         """All keys that ever had a lock event, as far as known."""
@@ -85,6 +94,9 @@ class Ledger:
     def gap(self, also: Iterable[ClaimKey] = ()) -> None:
         """Events were missed: every known key, and those that the state names, is unsure now."""
         self.gaps += 1
+        if self.abroad:
+            self._unsure |= {key for key in also if key.startswith(MEMORY_PREFIX)}
+            return
         self._unsure |= {*self._sure, *also}
         self._sure.clear()
         self._cut()
@@ -93,7 +105,7 @@ class Ledger:
     def missed(self, keys: Iterable[ClaimKey]) -> None:
         """An event of these keys was missed: they are unsure now, and nothing seen before it counts."""
         self.gaps += 1
-        for key in keys:
+        for key in keys if not self.abroad else ():
             self._sure.pop(key, None)
             self._unsure.add(key)
             self.dirty.add(key)
@@ -108,7 +120,9 @@ class Ledger:
     def observe(self, event: ClaimEvent | Restate) -> list[Finding]:
         """Fold one live event. The result names every key whose head or certainty it touched."""
         found: list[Finding] = []
-        for head in heads_of(event):
+        if self.abroad:
+            return self._hear(event)
+        for head in heads_of(event) if self.bounds.at_home(event.sender) else ():
             if head.key in self._unsure and (adopted := self._adopt(head)):
                 found.append(adopted)
         if isinstance(event, Restate):
@@ -140,8 +154,30 @@ class Ledger:
     def carried(self, key: ClaimKey) -> CarriedHead | None:
         """The head to carry, if sure; not one that others made too big for any event."""
         head = self.sure(key)
-        if head is None or head_bytes(found := carried(key, head)) > HEAD_BYTES_MAX:
+        if head is None or self.abroad or head_bytes(found := carried(key, head)) > HEAD_BYTES_MAX:
             return None
+        return found
+
+    def _hear(self, event: ClaimEvent | Restate) -> list[Finding]:
+        """Off the home server: heads of home nodes are taken over, all else is a guess."""
+        found: list[Finding] = []
+        for head in heads_of(event) if self.bounds.at_home(event.sender) else ():
+            if self.hearsay.takes_over(head):
+                self._unsure.discard(head.key)
+                self._sure[head.key] = from_carried(head)
+                self.dirty.add(head.key)
+                found.append(Adopted(head.key, self._sure[head.key]))
+        if isinstance(event, Restate):
+            return found
+        if isinstance(event, MemoryWrite) and self.bounds.at_home(event.sender):
+            self._unsure.add(event.key)  # whether it counts, and so the value, only a home node knows
+            self.dirty.add(event.key)
+            return found
+        for key in self._concerned(event):
+            before = self._sure.get(key, FREE)
+            self._sure[key], verdict = guess(key, before, event, self.bounds)
+            self.dirty.add(key)
+            found.append(Judged(key, event, verdict, self._sure[key]))
         return found
 
     def _adopt(self, head: CarriedHead) -> Adopted | None:

@@ -87,7 +87,7 @@ class Memory:
             op = state.queue[0] if state.queue else None
             if op is None:
                 continue
-            if isinstance(event, Probe) and key in event.keys:
+            if isinstance(event, Probe) and key in event.keys and not self._keeper.ledger.abroad:
                 op.probe, op.until = (event.event_id, now), now
             elif op.probe is not None and concerns(event, key):
                 op.probe, op.back, op.reading = None, None, False
@@ -181,6 +181,9 @@ class Memory:
 
     def _unsure(self, key: ClaimKey, op: _Op, now: float, sends: list[Send], asks: list[Ask]) -> None:
         op.unsure = True
+        if self._keeper.ledger.abroad and op.probed:  # no home node answered
+            op.tries = TRIES_MAX
+            return
         if op.probe is not None and self._keeper.ledger.since(key, op.probe[0]) is None:
             op.probe, op.back, op.reading = None, None, False  # events were missed since
         if op.probe is None:

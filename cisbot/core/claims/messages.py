@@ -20,7 +20,7 @@ from cisbot.core.ids import (
     run_event,
 )
 from cisbot.core.room import wire
-from cisbot.core.room.events import CarriedHead, Json, JsonMap, Outcome
+from cisbot.core.room.events import Asker, CarriedHead, Json, JsonMap, Outcome
 from cisbot.core.room.wire import head_to_wire
 from cisbot.core.settings import Node
 
@@ -50,7 +50,7 @@ class Me:
     account: UserId
     incarnation: Incarnation
     open_runs: tuple[RunId, ...] = ()  # told with every lock event, for nodes without a database
-    peers: tuple[UserId, ...] = ()  # the accounts of living nodes, as far as known
+    peers: tuple[UserId, ...] = ()  # the living nodes on the room's home server
     _count: int = field(default=0)
 
     def nonce(self) -> Nonce:
@@ -65,6 +65,11 @@ class Me:
         order = sorted({*self.peers, self.account}, key=lambda account: order_hash(*about, account))
         place = order.index(self.account)
         return place if place < RANKS else RANKS + (place - RANKS) // SHARE
+
+    def place(self, *about: str) -> int:
+        """This node's place among the home server's living nodes; 0 goes first."""
+        order = sorted({*self.peers, self.account}, key=lambda account: order_hash(*about, account))
+        return order.index(self.account)
 
     def named(self) -> JsonMap:
         """The fields that every claim event carries."""
@@ -98,8 +103,9 @@ def take(
     fresh: bool,
     head: CarriedHead | None,
     takes: int = 0,
+    asker: Asker | None = None,
 ) -> Send:
-    """A lock request. `takes` is for fresh ones: how many the key had before."""
+    """A lock request, or a grant to the asker. `takes` is for fresh ones: how many the key had before."""
     content: dict[str, Json] = {
         **me.named(),
         "action": "take",
@@ -119,6 +125,13 @@ def take(
     }
     if head is not None:
         content["head"] = head_to_wire(head)
+    if asker is not None:
+        content["asker"] = {
+            "account": asker.account,
+            "node": asker.node,
+            "incarnation": asker.incarnation,
+            "nonce": asker.nonce,
+        }
     return Send(nonce, wire.T_LOCK, content, Priority.LOCK, state_key=key)
 
 
@@ -160,9 +173,16 @@ def restate(me: Me, head: CarriedHead) -> Send:
     return Send(nonce, kind, content, Priority.CHAT, state_key=state_key, coalesce=mark)
 
 
-def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId) -> Send:
-    """Ask the room to pick one of several contenders."""
+def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId, asks: Claim | None = None) -> Send:
+    """Ask the room to pick one of several contenders; or, off the home server, a home node for a grant."""
     content: dict[str, Json] = {**me.named(), "nonce": nonce, "epoch": epoch, "run": run}
+    if asks is not None:
+        content["asks"] = {
+            "dag": asks.dag,
+            "scope": asks.scope,
+            "lease_s": asks.lease_s,
+            "definition": asks.definition,
+        }
     return Send(nonce, wire.T_INTENT, content, Priority.LOCK, state_key=key)
 
 

@@ -6,16 +6,27 @@ from collections.abc import Mapping
 
 from pydantic import TypeAdapter
 
-from cisbot.core.claims.state import Head
+from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.effects import Put
 from cisbot.core.ids import ClaimKey
 
 _HEAD = TypeAdapter(Head)
+_BOUNDS = TypeAdapter(Bounds)
 
 
 def head_to_row(key: ClaimKey, head: Head, *, sure: bool) -> Put:
     """One key as this node knows it."""
     return Put("heads", {"key": key, "sure": int(sure), "doc": _HEAD.dump_json(head).decode()})
+
+
+def bounds_to_row(bounds: Bounds) -> Put:
+    """What the charter says."""
+    return Put("meta", {"key": "charter", "value": _BOUNDS.dump_json(bounds).decode()})
+
+
+def bounds_from_meta(meta: Mapping[str, str]) -> Bounds:
+    """What the charter said when it was last read."""
+    return _BOUNDS.validate_json(meta["charter"]) if "charter" in meta else Bounds()
 
 
 def head_from_row(row: Mapping[str, str | int | float | None]) -> tuple[ClaimKey, Head, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from cisbot.core.ids import ClaimKey, EventId, Incarnation, UserId
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, UserId, server_of
 from cisbot.core.room.events import CarriedHead, Holder
 
 
@@ -64,6 +64,8 @@ class VoidReason(Enum):
     LEASE_TOO_LONG = "the lease is longer than the charter allows"
     NOT_A_HOLDER = "it does not hold this key"
     NEVER_LOCKED = "the key has had no lock event"
+    OFF_HOME = "its sender is not on the room's home server"
+    AT_HOME = "who is on the home server needs no grant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,19 @@ Verdict = Accepted | Void
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the charter allows: against broken senders."""
+    """What the charter says: bounds against broken senders, and whose stream decides (`home`; "": every one).
+
+    `available`: whoever gets no grant in time claims by the stream of its own server.
+    """
 
     lease_s_max: int = 600
     epoch_step_max: int = 1_000_000
+    home: str = ""
+    available: bool = False
+
+    def at_home(self, account: UserId) -> bool:
+        """Whether the account is on the home server."""
+        return not self.home or server_of(account) == self.home
 
 
 def carried(key: ClaimKey, head: Head) -> CarriedHead:

@@ -124,6 +124,7 @@ def _lock(e: _Raw) -> RoomEvent:
                 e.event_id, e.sender, e.ts_ms, key, node, incarnation, Nonce(model.nonce),
                 model.slot, model.epoch, _event_id(model.after), RunId(model.run), model.dag,
                 model.scope, model.lease_s, model.definition, model.fresh, head, model.takes, runs,
+                _asker(model.asker),
             )  # fmt: skip
         case wire.LockRelease():
             return ev.Release(
@@ -136,11 +137,18 @@ def _lock(e: _Raw) -> RoomEvent:
             return ev.Restate(e.event_id, e.sender, e.ts_ms, key, incarnation, head, runs)
 
 
+def _asker(m: wire.AskerWire | None) -> ev.Asker | None:
+    if m is None:
+        return None
+    return ev.Asker(UserId(m.account), NodeId(m.node), Incarnation(m.incarnation), Nonce(m.nonce))
+
+
 def _intent(e: _Raw) -> RoomEvent:
     m = wire.IntentWire.model_validate(dict(e.content))
     return ev.Intent(
         e.event_id, e.sender, e.ts_ms, _claim_key(e, wire.T_LOCK), NodeId(m.node), Incarnation(m.incarnation),
         Nonce(m.nonce), m.epoch, RunId(m.run),
+        ev.Asks(m.asks.dag, m.asks.scope, m.asks.lease_s, m.asks.definition) if m.asks else None,
     )  # fmt: skip
 
 
@@ -188,8 +196,9 @@ def _charter(e: _Raw) -> RoomEvent:
         raise _Bad("state_key: must be empty")
     m = wire.CharterWire.model_validate(dict(e.content))
     return ev.Charter(
-        e.event_id, e.sender, e.ts_ms, m.version, m.home, m.lease_s_max, m.epoch_step_max, m.delayed_ends
-    )
+        e.event_id, e.sender, e.ts_ms, m.version, m.home, m.lease_s_max, m.epoch_step_max, m.delayed_ends,
+        m.mode == "available",
+    )  # fmt: skip
 
 
 def _node(e: _Raw) -> RoomEvent:

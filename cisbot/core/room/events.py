@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -38,7 +38,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a slot, since which epoch, for which run, and for how long without a sign of life."""
+    """Who holds a slot, since which epoch, for which run, and for how long without a sign of life.
+
+    `sign` is the nonce of the last sign that was accepted: the request, then each heartbeat. A renewal
+    changes nothing about who holds, so it is not compared.
+    """
 
     slot: int
     account: UserId
@@ -47,6 +51,17 @@ class Holder:
     epoch: int
     run: RunId
     lease_s: int
+    sign: Nonce = field(default=Nonce(""), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Whom a take makes a holder, and by which of its attempts."""
+
+    account: UserId
+    node: NodeId
+    incarnation: Incarnation
+    nonce: Nonce
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +78,10 @@ class CarriedHead:
 
 @dataclass(frozen=True, slots=True)
 class Take(Event):
-    """Asks for a slot of a key at a new epoch; accepted by compare-and-set on `after`."""
+    """Asks for a slot of a key at a new epoch; accepted by compare-and-set on `after`.
+
+    A *grant* is a take that a home node sends for an `asker` on another server.
+    """
 
     key: ClaimKey
     node: NodeId
@@ -81,6 +99,12 @@ class Take(Event):
     head: CarriedHead | None = None
     takes: int = 0
     open_runs: tuple[RunId, ...] = ()
+    asker: Asker | None = None
+
+    @property
+    def who(self) -> Asker:
+        """Who holds the slot if it is accepted."""
+        return self.asker or Asker(self.sender, self.node, self.incarnation, self.nonce)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +185,21 @@ class MemoryWrite(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Asks:
+    """What a node off the home server wants a home node to take for it."""
+
+    dag: str
+    scope: str
+    lease_s: int
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
 class Intent(Event):
-    """A node asks for the next epoch of a key: a hint for the room to pick one of several, never a right."""
+    """A node asks for the next epoch of a key: a hint for the room to pick one of several, never a right.
+
+    With `asks`, it comes from off the home server and asks for a grant.
+    """
 
     key: ClaimKey
     node: NodeId
@@ -170,6 +207,7 @@ class Intent(Event):
     nonce: Nonce
     epoch: int
     run: RunId
+    asks: Asks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +219,7 @@ class Charter(Event):
     lease_s_max: int
     epoch_step_max: int
     delayed_ends: bool = True
+    available: bool = False
 
 
 @dataclass(frozen=True, slots=True)

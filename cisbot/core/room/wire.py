@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
+from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, Nonce, RunId, UserId
 from cisbot.core.room.events import CarriedHead, Holder, Json, JsonMap, Outcome
 
 T_CHARTER = "io.cisbot.charter"
@@ -40,11 +40,13 @@ MemoryKey = Annotated[str, StringConstraints(pattern=r"^memory:[A-Za-z0-9][A-Za-
 Key = LockKey | MemoryKey
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Id = Annotated[str, StringConstraints(min_length=1, max_length=320)]
+Sign = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
 Short = Annotated[str, StringConstraints(max_length=128)]
 Epoch = Annotated[int, Field(ge=1, le=EPOCH_MAX)]
 Count = Annotated[int, Field(ge=0, le=EPOCH_MAX)]
 Slot = Annotated[int, Field(ge=0, le=63)]
 Lease = Annotated[int, Field(ge=1, le=86_400)]
+Mode = Literal["consistent", "available"]
 Value = Annotated[str, StringConstraints(max_length=VALUE_BYTES_MAX)]
 
 
@@ -64,6 +66,7 @@ class HolderWire(Wire):
     epoch: Epoch
     run: Id
     lease_s: Lease
+    sign: Sign = ""
 
 
 class HeadWire(Wire):
@@ -75,6 +78,15 @@ class HeadWire(Wire):
     holders: Annotated[list[HolderWire], Field(max_length=64)] = []
     value: Value | None = None
     takes: Count = 0
+
+
+class AskerWire(Wire):
+    """For whom a home node takes: somebody on another server."""
+
+    account: Id
+    node: Name
+    incarnation: Token
+    nonce: Token
 
 
 class LockTake(Wire):
@@ -96,6 +108,7 @@ class LockTake(Wire):
     takes: Count = 0
     head: HeadWire | None = None
     open_runs: Annotated[list[Id], Field(max_length=OPEN_RUNS_MAX)] = []
+    asker: AskerWire | None = None
 
 
 class LockRelease(Wire):
@@ -122,6 +135,15 @@ class LockRestate(Wire):
     open_runs: Annotated[list[Id], Field(max_length=OPEN_RUNS_MAX)] = []
 
 
+class AsksWire(Wire):
+    """What a node off the home server asks for."""
+
+    dag: Name
+    scope: Short
+    lease_s: Lease
+    definition: Short
+
+
 class IntentWire(Wire):
     """`io.cisbot.intent`."""
 
@@ -130,6 +152,7 @@ class IntentWire(Wire):
     nonce: Token
     epoch: Epoch
     run: Id
+    asks: AsksWire | None = None
 
 
 class RenewalWire(Wire):
@@ -194,6 +217,7 @@ class CharterWire(Wire):
     lease_s_max: Lease = 600
     epoch_step_max: Annotated[int, Field(ge=1, le=EPOCH_MAX)] = 1_000_000
     delayed_ends: bool = True
+    mode: Mode = "consistent"
 
 
 class NodeWire(Wire):
@@ -240,6 +264,7 @@ def head_to_wire(head: CarriedHead) -> JsonMap:
             epoch=h.epoch,
             run=h.run,
             lease_s=h.lease_s,
+            sign=h.sign,
         )
         for h in head.holders
     ]
@@ -273,6 +298,7 @@ def head_from_wire(wire: HeadWire) -> CarriedHead:
                 h.epoch,
                 RunId(h.run),
                 h.lease_s,
+                Nonce(h.sign),
             )
             for h in wire.holders
         ),

@@ -25,8 +25,8 @@ def begun_before(
         if isinstance(e, Take)
         and e.key == own.key
         and e.epoch < own.epoch
-        and (e.sender, e.incarnation) != (own.sender, own.incarnation)
-        and (e.sender, e.epoch) not in back
+        and (e.who.account, e.who.incarnation) != (own.who.account, own.who.incarnation)
+        and (e.who.account, e.epoch) not in back
         and is_node(e.sender)
     ]
     return max(takes, key=lambda e: e.epoch, default=None)

@@ -16,7 +16,7 @@ from cisbot.core.ids import ClaimKey, DagId, EventId, Incarnation, NodeId, Nonce
 from cisbot.core.room import events as ev
 from cisbot.core.room import wire
 from cisbot.core.room.decode import decode
-from cisbot.core.room.events import CarriedHead, Holder, Outcome, Rejected
+from cisbot.core.room.events import Asker, CarriedHead, Holder, Outcome, Rejected
 from cisbot.core.scopes import Scope, ScopeKind, claim_key
 
 SENDER = UserId("@node-1:hs")
@@ -32,7 +32,10 @@ TOKENS = st.from_regex(r"[A-Za-z0-9._-]{1,60}", fullmatch=True)
 MES = st.builds(Me, NAMES.map(NodeId), st.just(SENDER), TOKENS.map(Incarnation))
 HOLDERS = st.builds(
     Holder, st.integers(0, 63), IDS.map(UserId), NAMES.map(NodeId), TOKENS.map(Incarnation), EPOCHS, RUNS,
-    st.integers(1, 86_400),
+    st.integers(1, 86_400), TOKENS.map(Nonce),
+)  # fmt: skip
+ASKERS = st.builds(
+    Asker, IDS.map(UserId), NAMES.map(NodeId), TOKENS.map(Incarnation), TOKENS.map(Nonce)
 )  # fmt: skip
 CLAIMS = st.builds(Claim, RUNS, NAMES, st.text("abc-:", max_size=128), st.integers(1, 86_400), TOKENS)
 
@@ -63,14 +66,16 @@ def test_take(
     fresh: bool,
 ) -> None:  # fmt: skip
     head, takes = data.draw(st.none() | heads(key)), data.draw(COUNTS)
+    asker = data.draw(st.none() | ASKERS)
     nonce = me.nonce()
     opens = me.open_runs = (claim.run,)
     send = messages.take(
-        me, nonce, key, slot, epoch, after, claim, fresh=fresh, head=head, takes=takes
+        me, nonce, key, slot, epoch, after, claim, fresh=fresh, head=head, takes=takes, asker=asker
     )  # fmt: skip
     assert told(send) == ev.Take(
         EventId("$event"), SENDER, 7, key, me.node, me.incarnation, nonce, slot, epoch, after, claim.run,
         claim.dag, claim.scope, claim.lease_s, claim.definition, fresh, head, takes, opens,
+        asker,
     )  # fmt: skip
 
 
@@ -83,6 +88,20 @@ def test_release(
     assert told(send) == ev.Release(
         EventId("$event"), SENDER, 7, key, me.node, me.incarnation, Nonce(send.txn), epoch, run, outcome, head
     )  # fmt: skip
+
+
+@given(MES, LOCKS.flatmap(heads))
+def test_the_sign_of_each_holder_travels(me: Me, head: CarriedHead) -> None:
+    event = told(messages.restate(me, head))
+    assert isinstance(event, ev.Restate)
+    assert [h.sign for h in event.head.holders] == [h.sign for h in head.holders]
+
+
+@given(MES, LOCKS, EPOCHS, CLAIMS)
+def test_a_request_for_a_grant(me: Me, key: ClaimKey, epoch: int, claim: Claim) -> None:
+    event = told(messages.intent(me, me.nonce(), key, epoch, claim.run, claim))
+    assert isinstance(event, ev.Intent)
+    assert event.asks == ev.Asks(claim.dag, claim.scope, claim.lease_s, claim.definition)
 
 
 @given(MES, (LOCKS | MEMORY).flatmap(heads))
