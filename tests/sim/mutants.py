@@ -37,7 +37,7 @@ from tests.sim.histories import transcript, violated
 from tests.sim.machine import Machine
 from tests.sim.plan import Faults, Plan, Size
 from tests.sim.reference import Reference
-from tests.sim.workers import Attempt
+from tests.sim.workers import Attempt, Workers
 
 Patches = ExitStack
 _judge, _fold, _gap, _meaning = folding._judge_cas, folding.fold, Ledger.gap, Keeper._meaning
@@ -220,6 +220,7 @@ def _self_fence(stack: Patches) -> None:
 
     _off(stack, Keeper, "_expire", expire)
     _off(stack, Attempt, "alive", alive)
+    _off(stack, Workers, "_watch", lambda workers, attempt: None)
 
 
 def _before_send(stack: Patches) -> None:
