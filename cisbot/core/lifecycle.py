@@ -329,7 +329,7 @@ class Lifecycle:
 
     def _wishes(self, now: Instant) -> list[Wish]:
         """The first waiting run of every key that it may claim now; of others it reads the story first."""
-        if not self.settings.node.execute or self.draining or not self.ready:
+        if self.draining or not self.ready:
             return []
         if not self.board.is_node(self.me.account):
             return []  # its record comes first: whoever judges its claims must know it for a node
