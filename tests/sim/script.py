@@ -294,6 +294,11 @@ class Story(World):
         """The run as the machine's node knows it."""
         return core(machine).board.runs.get(run)
 
+    def waits(self, run: RunId, machine: Machine) -> bool:
+        """Whether the node would claim it."""
+        known = self.known(run, machine)
+        return known is not None and known.status is RunStatus.PENDING
+
     def asked(self, run: RunId, machine: Machine) -> bool:
         """Whether the node knows that a person is asked what becomes of the lost run."""
         known = self.known(run, machine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cisbot.core.room import events as ev
 from tests.sim.scenarios.telling import story
 from tests.sim.scenarios.test_holding import held
-from tests.sim.script import ANY, HEARTBEAT, MESSAGE, RECORD, RELEASE, Story, core
+from tests.sim.script import ANY, HEARTBEAT, MESSAGE, RECORD, RELEASE, Story, core, key_of
 
 
 @story(nodes=2, lease_s=20)
@@ -128,4 +128,51 @@ def test_a_nodes_record_that_was_lost_is_said_again(story: Story) -> None:
     story.owes("node-1 knows node-2", lambda: len(core(one).board.living()) == 2, within=12.0)
     run = story.publish("again", on=two)
     story.owes("it runs what is for it", lambda: story.runs(run, two), within=1.0)
+    story.ends()
+
+
+@story(nodes=3)
+def test_what_was_missed_is_looked_up_after_a_restart_too(story: Story) -> None:
+    """found_restart_forgets: what node-2 waits for is done in its gap, and it dies before it looks."""
+    run, one, two = held(story)
+    three = story.machines[2]
+    story.crash(one)
+    story.task_s = 0.3
+    one.start()
+    story.until("node-2 waits for the run", lambda: story.waits(run, two))
+    story.lose_all(two, ANY)
+    story.deaf(two)
+    for machine in (one, three):  # what people are told comes too late for node-2
+        story.lose_all(machine, MESSAGE)
+    story.until("another has done it", lambda: story.succeeded(run, three))
+    following = story.publish("again", on=three)
+    story.until("the state names the next", lambda: story.succeeded(following, three))
+    story.passes(1.0)
+    story.says()
+    story.hears(two, only=1)
+    story.until("node-2 has a gap", lambda: core(two).ledger.is_unsure(key_of("again")))
+    story.crash(two)
+    story.restored(two)
+    two.start()
+    last = story.publish("again", on=two)
+    story.owes("node-2 runs what is for it", lambda: story.begun(last, two), within=15.0)
+    story.owes("it has not begun what was done", lambda: not story.begun(run, two))
+    story.ends()
+
+
+@story(nodes=2)
+def test_the_end_of_what_is_for_others_is_looked_up_too(story: Story) -> None:
+    """found_pending_for_ever: in a gap node-2 hears of a run for node-1 and misses its end."""
+    one, two = story.machines
+    story.start(one, two)
+    story.deaf(two)
+    story.lose_all(one, MESSAGE)
+    runs = [story.publish("again", on=one)]
+    story.until("the first is done", lambda: story.succeeded(runs[0], one))
+    runs.append(story.publish("again", on=one))
+    story.until("the room has both ends", lambda: len(story.seen(ev.Release, one)) == 2)
+    story.says()
+    story.hears(two, only=1)
+    story.until("node-2 knows both", lambda: all(story.known(run, two) for run in runs))
+    story.owes("it knows that both are done", lambda: all(story.over(run) for run in runs), within=3.0)
     story.ends()
