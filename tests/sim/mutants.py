@@ -203,6 +203,7 @@ def _incarnation(stack: Patches) -> None:
         return next((h for h in head.holders if (h.account, h.epoch) == (account, epoch)), None)
 
     def granted(keeper: Keeper, take: Take, holder: Holder, mine: bool, now: float) -> Fact:
+        keeper._sent.setdefault(take.nonce, now)
         return _granted(keeper, take, holder, take.sender == keeper.me.account, now)
 
     _off(stack, Keeper, "_granted", granted)

@@ -19,7 +19,7 @@ from cisbot.core.effects import Send
 from cisbot.core.ids import ClaimKey, DagId, NodeId
 from cisbot.core.inputs import Instant, RoomBatch
 from cisbot.core.lifecycle import Lifecycle
-from cisbot.core.room.events import ClaimEvent, End, Holder, MemoryWrite, Restate, Take
+from cisbot.core.room.events import ClaimEvent, End, MemoryWrite, Restate
 from cisbot.core.scopes import Scope
 from tests.sim.checkers import Checkers
 from tests.sim.mutants import MUTANTS
@@ -150,19 +150,7 @@ def _ends_kept(stack: Patches) -> None:
     _off(stack, Ledger, "_keep", keeping)
 
 
-def _own_win(stack: Patches) -> None:
-    MUTANTS["incarnation"].apply(stack)
-    granted = Keeper._granted
-
-    def granting(keeper: Keeper, take: Take, holder: Holder, mine: bool, now: float) -> Fact:
-        keeper._sent.setdefault(take.nonce, now)
-        return granted(keeper, take, holder, mine, now)
-
-    _off(stack, Keeper, "_granted", granting)
-
-
 SWITCHES: dict[str, Callable[[Patches], None]] = {
-    "a win is of this process": _own_win,
     "look first": _look_first,
     "an unseen win is given back": _unwanted,
     "a release names no head": _free_release,
