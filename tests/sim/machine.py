@@ -42,6 +42,9 @@ class Machine:
         self.process: Process | None = None
         self.paused_until = self.suspended_until = self.lag_until = 0.0
         self.crash_after: int | None = None  # effects from now on
+        self.lease_s = world.plan.lease_s
+        self.deaf = False  # hears nothing until a script lets it
+        self.keeps: int | None = None  # of its next sync; what is before that is a gap
         self.place: int | None = None
         self._starts = 0
         self._polling = False
@@ -162,7 +165,7 @@ class Machine:
 
     def answered(self, answer: Answer) -> None:
         """A local caller has its answer."""
-        self.world.counter.answered(self, answer)
+        self.world.answered(self, answer)
 
     def ask_memory(self, ask: MemoryAsk) -> None:
         """A local caller asks."""
@@ -192,7 +195,8 @@ class Machine:
             return
         self._polling = False
         server, faults, rng = self.world.server, self.world.faults, self.world.rng
-        waits = self.lag_until > self.world.now or self.paused_until > self.world.now or self.world.down()
+        lags = max(self.lag_until, self.paused_until) > self.world.now
+        waits = lags or self.deaf or self.world.down()
         if waits or (faults.sync_lost and rng.random() < faults.sync_lost):
             self.world.after(0.2 if waits else 0.01, self.poll)
             return
@@ -200,7 +204,10 @@ class Machine:
             self._batch(process, server.join(), initial=True)
         else:
             cut = faults.gap and rng.random() < faults.gap
-            self._batch(process, server.sync(self.place, rng.randint(1, 4) if cut else LIMIT), initial=False)
+            limit = rng.randint(1, 4) if cut else LIMIT
+            if self.keeps is not None:
+                limit, self.keeps = self.keeps, None
+            self._batch(process, server.sync(self.place, limit), initial=False)
         self.poll()
 
     def _batch(self, process: Process, answer: SyncAnswer, *, initial: bool) -> None:

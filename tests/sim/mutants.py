@@ -37,7 +37,7 @@ from tests.sim.histories import transcript, violated
 from tests.sim.machine import Machine
 from tests.sim.plan import Faults, Plan, Size
 from tests.sim.reference import Reference
-from tests.sim.workers import Attempt
+from tests.sim.workers import Attempt, Workers
 
 Patches = ExitStack
 _judge, _fold, _gap, _meaning = folding._judge_cas, folding.fold, Ledger.gap, Keeper._meaning
@@ -203,6 +203,7 @@ def _incarnation(stack: Patches) -> None:
         return next((h for h in head.holders if (h.account, h.epoch) == (account, epoch)), None)
 
     def granted(keeper: Keeper, take: Take, holder: Holder, mine: bool, now: float) -> Fact:
+        keeper._sent.setdefault(take.nonce, now)
         return _granted(keeper, take, holder, take.sender == keeper.me.account, now)
 
     _off(stack, Keeper, "_granted", granted)
@@ -220,6 +221,7 @@ def _self_fence(stack: Patches) -> None:
 
     _off(stack, Keeper, "_expire", expire)
     _off(stack, Attempt, "alive", alive)
+    _off(stack, Workers, "_watch", lambda workers, attempt: None)
 
 
 def _before_send(stack: Patches) -> None:

@@ -20,6 +20,18 @@ ANSWER_MAX_S = 5.0
 
 
 @dataclass(slots=True)
+class Fate:
+    """What a script has happen to one request: lost, its answer lost, or kept on its way until let go."""
+
+    lost: bool = False
+    answered: bool = True
+    let_go: Callable[[], None] | None = None
+    kept: bool = False
+    late_s: float | None = None  # of what is kept: it arrives by itself then
+    send: Send | None = None  # once it is on its way
+
+
+@dataclass(slots=True)
 class _Waiting:
     send: Send
     seq: int
@@ -74,6 +86,9 @@ class Outbox:
         item = min(self._waiting, key=lambda w: (w.send.priority, w.seq))
         self._waiting.remove(item)
         self._flying = item.send
+        if (fate := world.fate(self._account, item.send)) is not None:
+            self._decided(item.send, fate)
+            return
         if faults.request_lost and rng.random() < faults.request_lost:
             world.after(ANSWER_MAX_S, lambda: self._unknown(item.send))
             return
@@ -82,6 +97,23 @@ class Outbox:
         world.after(way, lambda: self._arrive(item.send, answered=way < ANSWER_MAX_S))
         if way >= ANSWER_MAX_S:
             world.after(ANSWER_MAX_S, lambda: self._unknown(item.send))
+
+    def _decided(self, send: Send, fate: Fate) -> None:
+        """What a script says; whose answer does not come in time has none."""
+        came = answered = False
+
+        def arrive() -> None:
+            nonlocal came, answered
+            if not came:
+                came, answered = True, fate.answered and self._flying is send
+                self._arrive(send, answered=answered)
+
+        fate.send, fate.let_go = send, arrive
+        self._world.after(ANSWER_MAX_S, lambda: None if answered else self._unknown(send))
+        if fate.late_s is not None:
+            self._world.after(fate.late_s, arrive)
+        elif not fate.kept and not fate.lost:
+            arrive()
 
     def _arrive(self, send: Send, *, answered: bool) -> None:
         began, rng = self._world.now, self._world.rng

@@ -115,7 +115,7 @@ class Process:
     def __init__(self, machine: Machine, incarnation: Incarnation, kept: Kept) -> None:
         self.machine = machine
         self.world = machine.world
-        settings = settings_of(machine.name, self.world.plan.lease_s)
+        settings = settings_of(machine.name, machine.lease_s)
         me = Me(NodeId(machine.name), machine.account, incarnation)
         self.coordinator = Slotted(settings, me, kept, "sim", end_delay_s=self.world.plan.end_delay_s)
         self.coordinator.slots = self.world.plan.slots

@@ -119,6 +119,11 @@ class Reference:
     def _is(self, holder: tuple[str, str, int, str], account: str, incarnation: str) -> bool:
         return holder[0] == account and (holder[1] == incarnation or "incarnation" in self.without)
 
+    def _meant(self, holder: tuple[str, str, int, str], who: tuple[object, ...]) -> bool:
+        if len(who) == 3 and "incarnation" in self.without:
+            return (holder[0], holder[2]) == (who[0], who[2])
+        return holder[: len(who)] == who
+
     def _limit(self, event: ev.Take | ev.MemoryWrite, epoch: int) -> int:
         self._takes[event.key] += 1
         step = self._bounds.epoch_step_max
@@ -126,7 +131,7 @@ class Reference:
 
     def _let_go(self, key: ClaimKey, who: tuple[object, ...], by: str, stated: str | None) -> None:
         epoch, _, holders, value = self._now[key]
-        kept = {slot: h for slot, h in holders.items() if h[: len(who)] != who}
+        kept = {slot: h for slot, h in holders.items() if not self._meant(h, who)}
         if len(kept) < len(holders):
             self._set(key, (epoch, by, kept, value))
             self.stated[key] = stated

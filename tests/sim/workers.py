@@ -82,8 +82,7 @@ class Workers:
         self._attempts.append(attempt)
         self._report(TaskStarted(frame.run, frame.task, frame.attempt, 1))
         self._watch(attempt)
-        lasts = world.rng.uniform(0.05, world.plan.task_leases) * world.plan.lease_s
-        world.after(lasts, lambda: self._complete(attempt))
+        world.after(world.lasts(), lambda: self._complete(attempt))
 
     def _watch(self, attempt: Attempt) -> None:
         deadline = attempt.deadline

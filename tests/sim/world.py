@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 from cisbot.core.claims.state import Bounds
-from cisbot.core.effects import Priority, Send
+from cisbot.core.effects import Answer, Priority, Send
 from cisbot.core.ids import EventId, RunId, short_id
 from cisbot.core.room.events import Json
 from cisbot.core.room.wire import T_CHARTER
@@ -19,6 +19,7 @@ from tests.sim.counter import COUNTER, Counter
 from tests.sim.delays import Delays
 from tests.sim.homeserver import Homeserver
 from tests.sim.machine import Machine
+from tests.sim.network import Fate
 from tests.sim.plan import CALM, Focus, Size, draw
 from tests.sim.violation import Violation
 
@@ -186,6 +187,20 @@ class World:
             self.log("{} gets an old database back", machine.name)
         away = self.rng.uniform(0.1, 2.5 * self.plan.lease_max_s)
         self.after(away, machine.start)
+
+    # -- what a script decides instead of the seed ---------------------------------------------------
+
+    def fate(self, account: str, send: Send) -> Fate | None:
+        """What becomes of a request, if that is not left to chance."""
+        return None
+
+    def answered(self, machine: Machine, answer: Answer) -> None:
+        """What becomes of an answer about the public memory."""
+        self.counter.answered(machine, answer)
+
+    def lasts(self) -> float:
+        """Seconds that a task takes."""
+        return self.rng.uniform(0.05, self.plan.task_leases) * self.plan.lease_s
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -56,11 +56,12 @@ class Candidates:
         for run in board.waiting():
             if run.key is None:
                 continue
+            if unread := run.id in self._unread:  # it may be over, also where others are to execute it
+                stories.append(run.id)
             if not fits(run, self._settings, self._pinned):
                 ahead[run.key] += bool(_rivals(board, run))
                 continue
-            if run.id in self._unread:
-                stories.append(run.id)
+            if unread:
                 found.setdefault(run.key, None)  # what comes after it waits with it
             if run.key in found or room <= 0:
                 continue
