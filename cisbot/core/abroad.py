@@ -45,6 +45,8 @@ class Abroad:
         if unknown:  # published where this node could not see it
             office.named |= unknown
             office.ask(ReadRuns("open", tuple(sorted(unknown))))
+        if not asked:
+            return own, stories
         wishes, more = grants(asked, own, office.board, office.me, unread, office.loads())
         return wishes, stories + more
 

@@ -308,8 +308,7 @@ class Coordinator(Lifecycle):
 
     def _finish(self, now: Instant) -> Step:
         self.me.open_runs = self.board.oldest_open(OPEN_RUNS_MAX)
-        at_home = self.ledger.bounds.at_home
-        self.me.peers = tuple(node.account for node in self.board.living() if at_home(node.account))
+        self.me.peers = self.board.peers(self.ledger.bounds.home)
         facts, sends = self.keeper.due(now.boot)
         self._facts(facts, now)
         self._say(*sends)

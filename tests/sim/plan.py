@@ -92,7 +92,7 @@ def draw(rng: random.Random, size: Size) -> Plan:
     longest = lease * rng.choice((1, 1, 2))
     match size:
         case Size.SMALL:
-            nodes, runs = rng.choice((2, 2, 2, 2, 3, 3, 4, 5)), rng.choice((1, 1, 1, 2))
+            nodes, runs = rng.choice((2, 2, 2, 2, 2, 3, 3, 4)), rng.choice((1, 1, 1, 2))
             chaos = rng.uniform(1.5, 3.5) * lease
             faults = rng.choice((HARD, HARD, HARD, HOSTILE, MILD))
         case Size.MIDDLE:
@@ -105,7 +105,7 @@ def draw(rng: random.Random, size: Size) -> Plan:
     published = tuple(sorted((rng.uniform(0.3, 0.3 + 0.5 * chaos), rng.choice(some)) for _ in range(runs)))
     counts = 0 if size is Size.LARGE else rng.choice((0, 0, 2, 4))
     longest_task = rng.choice((1.0, 1.0, 3.0))
-    end_delay_s = rng.choice((0.0, 0.0, lease / 2))
+    end_delay_s = 0.0 if size is Size.LARGE else rng.choice((0.0, 0.0, 0.0, lease / 2))
     return Plan(
         nodes, lease, longest, published, faults, chaos, longest_task, end_delay_s, rng.choice((1, 1, 1, 2)),
         counts,

@@ -26,6 +26,7 @@ from tests.sim.violation import Violation
 OPERATOR = "@operator:hs"
 STEPS_MAX = 100_000
 PERSON_S = 4.0  # how often a person looks whether something is asked
+QUIET_S = 1.0  # without an event, before it counts as over
 LAST_WORDS_S = 35.0
 
 
@@ -44,7 +45,7 @@ class World:
         self.delays = Delays(self)
         self.checkers = Checkers(Bounds(self.plan.lease_max_s, STEP_MAX), self.server)
         self.counter = Counter(self)
-        self._crashed = 0.0
+        self._crashed = self._last_event = 0.0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = itertools.count()
         self._told = told
@@ -104,9 +105,10 @@ class World:
         if not self._over():
             raise Violation(f"stuck: {self._open()}")
         self.checkers.done([m.process.coordinator.board for m in self.machines if m.process is not None])
-        self._until(self.now + LAST_WORDS_S, lambda: False)
         self.counter.check()
-        self._agree()
+        if not self.plan.end_delay_s:  # whose requests go on all the time
+            self._until(self.now + LAST_WORDS_S, lambda: False)
+            self._agree()
 
     def _open_room(self) -> None:
         said: tuple[tuple[str, dict[str, Json]], ...] = (
@@ -161,6 +163,7 @@ class World:
             mark=self.rng.randrange(65_536),
         )  # fmt: skip
         if len(server.stream) > known:
+            self._last_event = self.now
             self.log("{} is at {}: {} {} {}", event_id, known + 1, account, send.type, send.txn)
             self.checkers.persisted(server.stream[-1], self.now)
             for machine in self.machines:
@@ -214,7 +217,7 @@ class World:
 
     def _over(self) -> bool:
         return (
-            self._heap[0][0] > self.now + 0.05
+            self.now > self._last_event + QUIET_S
             and all(machine.rests() for machine in self.machines)
             and not self._open()
         )

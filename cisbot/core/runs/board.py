@@ -9,7 +9,17 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cisbot.core.ids import EventId, Incarnation, NodeId, RunId, UserId, nearest, order_hash, run_event
+from cisbot.core.ids import (
+    EventId,
+    Incarnation,
+    NodeId,
+    RunId,
+    UserId,
+    nearest,
+    order_hash,
+    run_event,
+    server_of,
+)
 from cisbot.core.placement import matches
 from cisbot.core.policy import allowed
 from cisbot.core.room.events import (
@@ -44,6 +54,7 @@ class Board:
         self.runs: dict[RunId, Run] = {}
         self.nodes: dict[UserId, NodeInfo] = {}
         self._away: set[UserId] = set()
+        self._peers: tuple[str, tuple[UserId, ...]] | None = None  # until one comes or goes
         self.dirty: set[RunId] = set()
         self._open: list[tuple[int, RunId]] = []  # oldest first
         self._tasks = 0  # of all runs
@@ -96,6 +107,7 @@ class Board:
             now_ms,
             record.ts_ms,
         )
+        self._peers = None
         self.dirty_nodes.add(record.sender)
 
     def outdated(self, record: NodeRecord) -> bool:
@@ -110,6 +122,7 @@ class Board:
         info = self.nodes.get(event.user)
         if info is not None and not here and not info.gone:
             self.nodes[event.user] = replace(info, gone=True)
+            self._peers = None
             self.dirty_nodes.add(event.user)
 
     def seen(self, event: ClaimEvent | Restate, now_ms: int) -> None:
@@ -130,6 +143,13 @@ class Board:
     def living(self) -> list[NodeInfo]:
         """The nodes that have not left."""
         return [n for n in self.nodes.values() if not n.gone]
+
+    def peers(self, home: str) -> tuple[UserId, ...]:
+        """The accounts of the living nodes on that server; of all servers, where none is named."""
+        if self._peers is None or self._peers[0] != home:
+            accounts = (n.account for n in self.living() if not home or server_of(n.account) == home)
+            self._peers = home, tuple(accounts)
+        return self._peers[1]
 
     def eligible(self, dag: str, target: str) -> list[NodeInfo]:
         """The nodes that may execute a run of this DAG with this target."""
