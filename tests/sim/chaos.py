@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 STEP_MAX = 1_000
+BACKUP_S = 3.0
 EVIL = UserId("@evil:hs")
 
 
@@ -37,6 +38,8 @@ class Chaos:
             (faults.clock_s, self._clock),
             (faults.down_s, self._down),
             (faults.junk_s, self._junk),
+            (faults.cut_s if world.plan.abroad else 0.0, self._cut),
+            (BACKUP_S, self._backup),
         ):
             at = 0.0
             while every and (at := at + world.rng.expovariate(1 / every)) < world.plan.chaos_s:
@@ -83,6 +86,22 @@ class Chaos:
         seconds = self._world.rng.uniform(0.2, 1.5) * self._world.plan.lease_max_s
         self._world.down_until = self._world.now + seconds
         self._world.log("the homeserver is away for {:.2f} s", seconds)
+
+    def _cut(self) -> None:
+        """Two servers don't hear each other for a while, or only one the other."""
+        rng, world = self._world.rng, self._world
+        one, two = (server.name for server in rng.sample(world.servers, 2))
+        world.links.cut((one, two))
+        if rng.random() < 0.7:
+            world.links.cut((two, one))
+        seconds = rng.uniform(0.2, 2.5) * world.plan.lease_max_s
+        world.log("{} and {} are apart for {:.2f} s", one, two, seconds)
+        world.after(seconds, world.links.heal)
+
+    def _backup(self) -> None:
+        """Somebody copies a database, to put it back one day."""
+        machine = self._one()
+        machine.backup = machine.database.copy()
 
     def _junk(self) -> None:
         """A member sends a lock request that is void, with an epoch that nobody can take seriously."""

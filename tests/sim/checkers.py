@@ -49,7 +49,7 @@ class Checkers:
         self.truth.follow(self._server.stream)
         self.counted["attempts"] += 1
         grant = self.truth.grants.get((new.run, new.epoch))
-        if grant is None or (grant.account, grant.incarnation) != (f"@{new.node}:hs", new.incarnation):
+        if grant is None or (grant.node, grant.incarnation) != (new.node, new.incarnation):
             raise Violation(f"{_told(new)}, whose claim is void: {grant}")
         for other, held in self.attempts:
             same = (other.node, other.incarnation, other.epoch) == (new.node, new.incarnation, new.epoch)

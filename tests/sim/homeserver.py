@@ -18,11 +18,22 @@ HISTORY_MAX = 500
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What the state names under a key, and when it was done."""
+    """What the state names under a key, when it was done, and what it replaced, the newest first."""
 
     event: Seen
     rank: tuple[int, str]
     done: float
+    past: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An event as one server hands it to the others."""
+
+    event: Seen
+    place: tuple[str, str] | None
+    rank: tuple[int, str]
+    past: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +50,14 @@ class Answer:
 class Homeserver:
     """Concurrent writes of one state key fork; the greatest (timestamp, event id) of them is the state."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "hs") -> None:
+        self.name = name
         self.stream: list[Seen] = []
         self.state: dict[tuple[str, str], Stated] = {}
         self.clock_ms = 1_700_000_000_000  # what its clock shows at the beginning; it may be set
         self._keys: list[tuple[str, str] | None] = []
         self._txns: dict[tuple[str, str], EventId] = {}
+        self._past: dict[str, tuple[str, ...]] = {}
 
     def persist(
         self,
@@ -61,7 +74,9 @@ class Homeserver:
         """Append an event whose request came at `began`. `mark` makes its id, which breaks ties."""
         if state_key is None and txn is not None and (known := self._txns.get((sender, txn))):
             return known
-        event_id = EventId(f"${mark:04x}.{len(self.stream)}")
+        event_id = EventId(
+            f"${mark:04x}.{len(self.stream)}{self.name.removeprefix('hs') and '.' + self.name}"
+        )
         ts_ms = self.clock_ms + int(began * 1000)
         raw: dict[str, Json] = {
             "event_id": event_id,
@@ -77,8 +92,11 @@ class Homeserver:
         if state_key is not None:
             rank, key = (ts_ms, event_id), (kind, state_key)
             old = self.state.get(key)
-            if old is None or old.done <= began or old.rank < rank:
-                self.state[key] = Stated(event, rank, done)
+            later = old is not None and old.done <= began
+            past = () if old is None else (old.event.event_id, *old.past) if later else old.past
+            self._past[event_id] = past
+            if old is None or later or old.rank < rank:
+                self.state[key] = Stated(event, rank, done, past)
             self._keys.append(key)
         else:
             self._keys.append(None)
@@ -86,6 +104,23 @@ class Homeserver:
                 self._txns[(sender, txn)] = event_id
         self.stream.append(event)
         return event_id
+
+    def receive(self, written: Written, now: float) -> None:
+        """An event of another server. What knew the other replaces it; of a fork the greater rank stays."""
+        if written.place is not None:
+            old = self.state.get(written.place)
+            known = old is not None and written.event.event_id in old.past
+            later = old is None or old.event.event_id in written.past
+            if later or (not known and old is not None and old.rank < written.rank):
+                self.state[written.place] = Stated(written.event, written.rank, now, written.past)
+        self._keys.append(written.place)
+        self.stream.append(written.event)
+
+    def last(self) -> Written:
+        """The newest event, for the others."""
+        event = self.stream[-1]
+        past = self._past.get(event.event_id, ())
+        return Written(event, self._keys[-1], (event.ts_ms, event.event_id), past)
 
     def sync(self, since: int, limit: int) -> Answer:
         """What came after `since`; only the last `limit` events where there are more."""

@@ -17,6 +17,7 @@ from cisbot.core.inputs import (
 )
 from cisbot.node.kept import load_kept
 from tests.sim.homeserver import Answer as SyncAnswer
+from tests.sim.homeserver import Homeserver
 from tests.sim.process import Database, Died, Process, Tables, drive
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ class Machine:
 
     blind: ClassVar[bool] = False
 
-    def __init__(self, world: World, name: str, offset: float, rate: float) -> None:
+    def __init__(self, world: World, name: str, offset: float, rate: float, server: Homeserver) -> None:
         self.world = world
         self.name = name
-        self.account = UserId(f"@{name}:hs")
+        self.server = server
+        self.account = UserId(f"@{name}:{server.name}")
         self._offset, self._rate = offset, rate
         self._sleeps: list[tuple[float, float]] = []
         self.wall_off_ms = 0
@@ -158,7 +160,7 @@ class Machine:
     def rests(self) -> bool:
         """Whether it lives, has heard all, and has nothing left to say."""
         process = self.process
-        heard = self.place == len(self.world.server.stream)
+        heard = self.place == len(self.server.stream)
         if process is None or not heard or self.database.tables["outbox"]:
             return False
         return process.outbox.empty and not process.coordinator.keeper.holds
@@ -184,7 +186,7 @@ class Machine:
         process = self.process
         if process is None or self._polling:
             return
-        if process.heard and self.place == len(self.world.server.stream):
+        if process.heard and self.place == len(self.server.stream):
             return
         self._polling = True
         wait = max(0.0, self.lag_until - self.world.now, self.paused_until - self.world.now)
@@ -194,7 +196,7 @@ class Machine:
         if self.process is not process:
             return
         self._polling = False
-        server, faults, rng = self.world.server, self.world.faults, self.world.rng
+        server, faults, rng = self.server, self.world.faults, self.world.rng
         lags = max(self.lag_until, self.paused_until) > self.world.now
         waits = lags or self.deaf or self.world.down()
         if waits or (faults.sync_lost and rng.random() < faults.sync_lost):
@@ -217,5 +219,5 @@ class Machine:
         process.emit(
             RoomBatch(str(answer.cursor), answer.events, answer.gap, initial, answer.state, answer.history)
         )
-        if process.alive:
+        if process.alive and self.server is self.world.server:
             self.world.checkers.folded(self.name, process.coordinator.ledger, answer)

@@ -55,11 +55,12 @@ class Mutant:
     size: Size = Size.SMALL
     slots: int = 1
     end_delay: float = 0.0  # of the lease
+    abroad: int = 0
 
     def focus(self, plan: Plan) -> Plan:
         """A plan in which the rule matters."""
         delay = self.end_delay * plan.lease_s
-        return replace(plan, faults=self.faults, slots=self.slots, end_delay_s=delay)
+        return replace(plan, faults=self.faults, slots=self.slots, end_delay_s=delay, abroad=self.abroad)
 
     def found(self, seeds: Iterable[int]) -> int | None:
         """The first seed whose history is broken for want of the rule."""
@@ -79,6 +80,7 @@ GAPS = Faults(answer_lost=0.05, sync_lost=0.1, gap=0.5, pause_s=15.0, lag_s=1.5)
 LOSSES = Faults(late=0.05, answer_lost=0.05, sync_lost=0.1, gap=0.1, crash_s=5.0, pause_s=20.0, lag_s=20.0)
 CRASHES = Faults(late=0.02, sync_lost=0.05, gap=0.2, crash_s=4.0)
 DELAYS = Faults(late=0.02, pause_s=3.0, down_s=8.0, lag_s=2.0)
+CUTS = Faults(late=0.02, cut_s=3.0)
 SLEEP = Faults(late=0.02, suspend_s=5.0, pause_s=30.0)
 
 
@@ -259,6 +261,14 @@ def _boot_clock(stack: Patches) -> None:
     _off(stack, Machine, "blind", True)
 
 
+def _home(stack: Patches) -> None:
+    def at_home(bounds: Bounds, account: str) -> bool:
+        return True
+
+    _off(stack, Bounds, "at_home", at_home)
+    _reference(stack, "home")
+
+
 MUTANTS = {
     mutant.name: mutant
     for mutant in (
@@ -296,6 +306,13 @@ MUTANTS = {
             _delayed,
             DELAYS,
             end_delay=0.5,
+        ),
+        Mutant(
+            "home_pinning",
+            "each of two servers that are apart has a holder of its own",
+            _home,
+            CUTS,
+            abroad=1,
         ),
         Mutant("boot_clock", "a machine that slept believes that no time has passed", _boot_clock, SLEEP),
     )

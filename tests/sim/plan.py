@@ -51,11 +51,12 @@ class Faults:
     clock_s: float = 0.0
     down_s: float = 0.0
     junk_s: float = 0.0
+    cut_s: float = 0.0
 
 
 CALM = Faults()
 MILD = Faults(0.01, 0.02, 0.01, 0.03, 0.05, 0.005, 0.02, 40.0, 60.0, 90.0, 60.0, 60.0, 90.0)
-HARD = Faults(0.05, 0.05, 0.05, 0.10, 0.10, 0.05, 0.05, 12.0, 15.0, 30.0, 15.0, 30.0, 40.0)
+HARD = Faults(0.05, 0.05, 0.05, 0.10, 0.10, 0.05, 0.05, 12.0, 15.0, 30.0, 15.0, 30.0, 40.0, cut_s=12.0)
 HOSTILE = replace(HARD, junk_s=4.0)
 
 
@@ -79,6 +80,7 @@ class Plan:
     chaos_s: float
     task_leases: float  # the longest that a task takes
     end_delay_s: float  # of the delayed end; 0: the homeserver has none
+    abroad: int  # servers beside the room's home
     slots: int  # of keys other than the global one
     counts: int  # increments of a counter in the public memory
 
@@ -106,7 +108,9 @@ def draw(rng: random.Random, size: Size) -> Plan:
     counts = 0 if size is Size.LARGE else rng.choice((0, 0, 2, 4))
     longest_task = rng.choice((1.0, 1.0, 3.0))
     end_delay_s = 0.0 if size is Size.LARGE else rng.choice((0.0, 0.0, 0.0, lease / 2))
+    abroad = 0 if size is Size.LARGE else rng.choice((0, 0, 0, 0, 0, 1, 1, 2))
+    slots = rng.choice((1, 1, 1, 2))
     return Plan(
-        nodes, lease, longest, published, faults, chaos, longest_task, end_delay_s, rng.choice((1, 1, 1, 2)),
-        counts,
+        max(nodes, abroad + 1), lease, longest, published, faults, chaos, longest_task, end_delay_s, abroad,
+        slots, counts,
     )  # fmt: skip

@@ -29,7 +29,7 @@ from cisbot.core.effects import (
     Send,
     Write,
 )
-from cisbot.core.ids import ClaimKey, Incarnation, NodeId
+from cisbot.core.ids import ClaimKey, Incarnation, NodeId, UserId
 from cisbot.core.inputs import (
     BackRead,
     Definitions,
@@ -63,12 +63,12 @@ class Died(Exception):
 
 
 @cache
-def settings_of(name: str, lease_s: int) -> Settings:
+def settings_of(account: UserId, lease_s: int) -> Settings:
     """The settings of a node."""
     return Settings(
         coordinator=CoordinatorSettings(claim_lease_duration=float(lease_s), kill_grace=0.5),
-        node=Node(id=NodeId(name), data_dir=Path("/data")),
-        matrix=Matrix(homeserver="http://hs", user_id=f"@{name}:hs", access_token=SecretStr("x"), room="!r"),
+        node=Node(id=NodeId(account[1:].partition(":")[0]), data_dir=Path("/data")),
+        matrix=Matrix(homeserver="http://hs", user_id=account, access_token=SecretStr("x"), room="!r"),
     )
 
 
@@ -115,7 +115,7 @@ class Process:
     def __init__(self, machine: Machine, incarnation: Incarnation, kept: Kept) -> None:
         self.machine = machine
         self.world = machine.world
-        settings = settings_of(machine.name, machine.lease_s)
+        settings = settings_of(machine.account, machine.lease_s)
         me = Me(NodeId(machine.name), machine.account, incarnation)
         self.coordinator = Slotted(settings, me, kept, "sim", end_delay_s=self.world.plan.end_delay_s)
         self.coordinator.slots = self.world.plan.slots
@@ -224,7 +224,7 @@ class Process:
         if self.world.down():
             self.world.after(0.5, lambda: self._answer(ask))
             return
-        server, faults = self.world.server, self.world.faults
+        server, faults = self.machine.server, self.world.faults
         lost = bool(faults.read_lost) and self.world.rng.random() < faults.read_lost
         match ask:
             case ReadState():

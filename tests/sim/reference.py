@@ -25,6 +25,7 @@ class Grant:
     event: str
     key: ClaimKey
     slot: int
+    node: str
     account: str
     incarnation: str
 
@@ -65,21 +66,12 @@ class Reference:
     def _fold(self, event: ev.RoomEvent | ev.Rejected) -> None:
         match event:
             case ev.Take():
-                epoch, after, holders, value = self._now.setdefault(event.key, NOTHING)
-                limit = self._limit(event, epoch)
-                good = self._follows(event.after, after) and epoch < event.epoch <= limit
-                if good and event.lease_s <= self._bounds.lease_s_max:
-                    mine = {event.slot: (event.sender, event.incarnation, event.epoch, event.run)}
-                    kept = {} if event.fresh and "fresh" not in self.without else holders
-                    self.grants[event.run, event.epoch] = Grant(
-                        self._seen, event.event_id, event.key, event.slot, event.sender, event.incarnation
-                    )
-                    self.stated[event.key] = event.event_id
-                    self._set(event.key, (event.epoch, event.event_id, {**kept, **mine}, value))
+                self._take(event)
             case ev.MemoryWrite():
                 epoch, after, holders, _ = self._now.setdefault(event.key, NOTHING)
                 limit = self._limit(event, epoch)
-                if self._follows(event.after, after) and epoch < event.version <= limit:
+                fits = self._follows(event.after, after) and epoch < event.version <= limit
+                if fits and self._at_home(event.sender):
                     self.stated[event.key] = event.event_id
                     self._set(event.key, (event.version, event.event_id, holders, event.value))
             case ev.Release():
@@ -106,12 +98,35 @@ class Reference:
             case _:
                 pass
 
+    def _take(self, event: ev.Take) -> None:
+        epoch, after, holders, value = self._now.setdefault(event.key, NOTHING)
+        limit = self._limit(event, epoch)
+        fits = self._follows(event.after, after) and epoch < event.epoch <= limit
+        if not fits or not self._decides(event) or event.lease_s > self._bounds.lease_s_max:
+            return
+        who = event.who
+        mine = {event.slot: (who.account, who.incarnation, event.epoch, event.run)}
+        kept = {} if event.fresh and "fresh" not in self.without else holders
+        self.grants[event.run, event.epoch] = Grant(
+            self._seen, event.event_id, event.key, event.slot, who.node, who.account, who.incarnation
+        )
+        self.stated[event.key] = event.event_id
+        self._set(event.key, (event.epoch, event.event_id, {**kept, **mine}, value))
+
     def _renew(self, event: ev.Heartbeat) -> None:
         for key, epochs in _renewed(event).items():
             truth = self._now.get(key, NOTHING)
             own = {h[2] for h in truth[2].values() if self._is(h, event.sender, event.incarnation)}
             if own & epochs and "heartbeats" not in self.without:
                 self._set(key, (truth[0], event.event_id, *truth[2:]))
+
+    def _at_home(self, account: str) -> bool:
+        return account.endswith(":hs") or "home" in self.without
+
+    def _decides(self, event: ev.Take) -> bool:
+        """Who takes is at home, and grants to none that is at home too."""
+        granted = event.asker is not None and self._at_home(event.asker.account)
+        return self._at_home(event.sender) and not granted
 
     def _follows(self, named: str | None, after: str | None) -> bool:
         return named == after or "after" in self.without

@@ -17,7 +17,8 @@ from tests.sim.chaos import STEP_MAX, Chaos
 from tests.sim.checkers import Checkers, Published
 from tests.sim.counter import COUNTER, Counter
 from tests.sim.delays import Delays
-from tests.sim.homeserver import Homeserver
+from tests.sim.homeserver import Homeserver, Written
+from tests.sim.links import Links
 from tests.sim.machine import Machine
 from tests.sim.network import Fate
 from tests.sim.plan import CALM, Focus, Size, draw
@@ -41,7 +42,9 @@ class World:
         self.plan = focus(plan) if focus else plan
         self.faults = self.plan.faults
         self.down_until = 0.0
-        self.server = Homeserver()
+        self.servers = [Homeserver("hs" if n == 0 else f"hs{n + 1}") for n in range(1 + self.plan.abroad)]
+        self.server = self.servers[0]  # the room's home
+        self.links = Links(self, self.servers)
         self.delays = Delays(self)
         self.checkers = Checkers(Bounds(self.plan.lease_max_s, STEP_MAX), self.server)
         self.counter = Counter(self)
@@ -52,7 +55,13 @@ class World:
         self.lines: list[str] = []
         self._chat = itertools.count()
         self.machines = [
-            Machine(self, f"node-{n + 1}", self.rng.uniform(10, 9_000), self.rng.uniform(0.9955, 1.0045))
+            Machine(
+                self,
+                f"node-{n + 1}",
+                self.rng.uniform(10, 9_000),
+                self.rng.uniform(0.9955, 1.0045),
+                self.servers[n % len(self.servers)],
+            )
             for n in range(self.plan.nodes)
         ]
 
@@ -71,7 +80,7 @@ class World:
         for at, dag in self.plan.runs:
             self.after(at, lambda dag=dag: self._publish(dag))  # type: ignore[misc]
         for _ in range(self.plan.counts):
-            machine = self.rng.choice(self.machines)
+            machine = self.rng.choice([m for m in self.machines if m.server is self.server])
             self.after(self.rng.uniform(0.5, self.plan.chaos_s), lambda m=machine: self.counter.increment(m))  # type: ignore[misc]
         Chaos(self).plan()
         try:
@@ -96,6 +105,7 @@ class World:
         self.faults = CALM
         self.log("--- the faults end")
         self.down_until = self.now
+        self.links.heal()
         for machine in self.machines:
             machine.lag_until, machine.crash_after = self.now, None
             if machine.process is None:
@@ -126,6 +136,8 @@ class World:
         )
         for kind, content in said:
             self.server.persist(OPERATOR, kind, content, 0.0, 0.0, state_key="")
+            for other in self.servers[1:]:
+                other.receive(self.server.last(), 0.0)
 
     # -- the person ------------------------------------------------------------------------------
 
@@ -157,7 +169,8 @@ class World:
 
     def persist(self, account: str, send: Send, began: float) -> EventId:
         """The homeserver has an event; all who wait are told."""
-        known, server = len(self.server.stream), self.server
+        server = next(s for s in self.servers if s.name == account.partition(":")[2])
+        known = len(server.stream)
         event_id = server.persist(
             account, send.type, send.content, began, self.now, state_key=send.state_key, txn=send.txn,
             mark=self.rng.randrange(65_536),
@@ -165,10 +178,23 @@ class World:
         if len(server.stream) > known:
             self._last_event = self.now
             self.log("{} is at {}: {} {} {}", event_id, known + 1, account, send.type, send.txn)
-            self.checkers.persisted(server.stream[-1], self.now)
-            for machine in self.machines:
-                machine.poll()
+            self.links.send(server, server.last())
+            self._arrived(server)
         return event_id
+
+    def received(self, server: Homeserver, written: Written) -> None:
+        """A homeserver has an event of another one."""
+        server.receive(written, self.now)
+        self._last_event = self.now
+        self.log("{} is at {} on {}", written.event.event_id, len(server.stream), server.name)
+        self._arrived(server)
+
+    def _arrived(self, server: Homeserver) -> None:
+        if server is self.server:
+            self.checkers.persisted(server.stream[-1], self.now)
+        for machine in self.machines:
+            if machine.server is server:
+                machine.poll()
 
     def down(self) -> bool:
         """Whether the homeserver is away."""
@@ -218,6 +244,7 @@ class World:
     def _over(self) -> bool:
         return (
             self.now > self._last_event + QUIET_S
+            and self.links.idle
             and all(machine.rests() for machine in self.machines)
             and not self._open()
         )
