@@ -7,6 +7,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from cisbot.supervisor.events import WorkerGone, WorkerStarted
 from tests.supervisor.pool_harness import pool
 from tests.worker.real_processes import Box, alive, dies, start
@@ -57,6 +59,7 @@ async def test_children_of_others_are_spared(tmp_path: Path) -> None:
         plugins.wait()
 
 
+@pytest.mark.long
 async def test_workers_that_start_meanwhile_are_spared(tmp_path: Path) -> None:
     async with pool(tmp_path, alone=True) as (it, events):
         for attempt in range(1, 6):

@@ -63,6 +63,7 @@ def test_the_node_is_killed(tmp_path: Path, box: Box) -> None:
     assert kill_leftovers(tmp_path) == []
 
 
+@pytest.mark.long
 def test_the_node_is_stopped_and_the_deadline_comes(tmp_path: Path, box: Box) -> None:
     with owner(tmp_path, daemon_script(box), life_s=2.5, grace_s=0.5) as (node, worker, task, end):
         daemon = int(box.line())
@@ -119,6 +120,7 @@ def test_without_its_guard_the_next_node_cleans_up(tmp_path: Path, box: Box) -> 
         assert not alive(daemon)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("later_s", "grace_s"), [(0.0, 0.5), (4.0, 600.0)], ids=["grace", "deadline"])
 def test_the_worker_is_stopped_and_the_node_killed(
     tmp_path: Path, box: Box, later_s: float, grace_s: float
@@ -135,6 +137,7 @@ def test_the_worker_is_stopped_and_the_node_killed(
         assert dies(guard)
 
 
+@pytest.mark.long
 def test_a_worker_may_use_its_grace_when_the_node_is_killed(tmp_path: Path, box: Box) -> None:
     script = f"trap 'read x < {box.path}.go; echo done > {box.path}; exit' TERM; echo up > {box.path}\n"
     os.mkfifo(f"{box.path}.go")

@@ -48,6 +48,7 @@ async def test_a_timeout_of_a_stopped_worker_is_bounded(tmp_path: Path) -> None:
         assert boot() < begun + 10
 
 
+@pytest.mark.long
 async def test_a_worker_that_answers_lives(tmp_path: Path) -> None:
     async with pool(tmp_path) as (it, events):
         it.start_task("worker-a", start(tmp_path, "sleep 2; echo $PPID"))
@@ -59,6 +60,7 @@ async def test_a_worker_that_answers_lives(tmp_path: Path) -> None:
         assert int((await events.ended("after")).tail) == worker
 
 
+@pytest.mark.long
 async def test_a_pause_of_ours_is_not_the_workers_silence(tmp_path: Path) -> None:
     async with pool(tmp_path) as (it, events):
         it.start_task("worker-a", start(tmp_path, "sleep 6; echo $PPID"))

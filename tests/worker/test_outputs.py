@@ -52,6 +52,7 @@ def test_what_is_put_in_place_of_the_outputs(
     assert worker.run(start(tmp_path, "echo c=d > $CIS_OUTPUT", attempt=2)).outputs == {"c": "d"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "error"),
     [

@@ -1,5 +1,6 @@
 """Order, cycles and readiness, on small graphs and on random ones."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ def test_either_everything_is_ordered_or_there_is_a_cycle(needs: dict[str, list[
         assert all(place[b] < place[n] for n, bs in needs.items() for b in bs if b in needs)
 
 
+@pytest.mark.long
 def test_large_graphs_are_fast() -> None:
     chain = {str(n): [str(n - 1)] if n else [] for n in range(100_000)}
     assert len(topological_order(chain)) == 100_000

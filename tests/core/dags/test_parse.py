@@ -193,6 +193,7 @@ def test_so_many_problems_that_not_all_are_shown() -> None:
     assert len(parsed) == 1001 and "the rest is not shown" in parsed[-1].what
 
 
+@pytest.mark.long
 def test_what_grows_too_large_when_written_out_is_refused() -> None:
     tasks = "".join(f" t{n}: {{shell: x}}\n" for n in range(48_000))
     assert re.fullmatch(r"1:1: the file: has \d+ bytes once written out", said(f"id: x\ntasks:\n{tasks}")[0])
