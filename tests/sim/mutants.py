@@ -78,7 +78,7 @@ LAGS = Faults(late=0.05, answer_lost=0.05, sync_lost=0.1, pause_s=20.0, lag_s=2.
 LATE = Faults(late=0.25, answer_lost=0.1, sync_lost=0.1, gap=0.02, crash_s=30.0, pause_s=8.0, lag_s=8.0)
 GAPS = Faults(answer_lost=0.05, sync_lost=0.1, gap=0.5, pause_s=15.0, lag_s=1.5)
 LOSSES = Faults(late=0.05, answer_lost=0.05, sync_lost=0.1, gap=0.1, crash_s=5.0, pause_s=20.0, lag_s=20.0)
-CRASHES = Faults(late=0.02, sync_lost=0.05, gap=0.2, crash_s=4.0)
+CRASHES = Faults(late=0.2, answer_lost=0.1, sync_lost=0.1, gap=0.3, crash_s=4.0, pause_s=6.0)
 DELAYS = Faults(late=0.02, pause_s=3.0, down_s=8.0, lag_s=2.0)
 CUTS = Faults(late=0.02, cut_s=3.0)
 SLEEP = Faults(late=0.02, suspend_s=5.0, pause_s=30.0)
@@ -282,7 +282,11 @@ MUTANTS = {
         Mutant("gap_rule", "who missed events takes its own void take for a win", _gaps, GAPS),
         Mutant("unsure_heads", "a guess makes others sure of nonsense", _unsure_heads, GAPS, Size.MIDDLE),
         Mutant(
-            "spoilt_probe", "a fresh take makes those sure who missed what came before it", _spoilt, LOSSES
+            "spoilt_probe",
+            "a fresh take makes those sure who missed what came before it",
+            _spoilt,
+            CRASHES,
+            Size.MIDDLE,
         ),
         Mutant("read_back", "two epochs of one number, or an epoch that shrinks", _read_back, LOSSES),
         Mutant(
