@@ -13,6 +13,7 @@ from homeserver.api import call
 
 Event = Mapping[str, object]
 V3 = "/_matrix/client/v3"
+FILTER = '{"room":{"timeline":{"limit":100}}}'  # unasked, a homeserver leaves out all but the last ten
 
 
 class Person:
@@ -76,7 +77,7 @@ class Person:
         return call(method, self.base_url + path, body, token=self.account.access_token, timeout=timeout)
 
     def _sync(self, since: str | None) -> str:
-        query = {"timeout": "20000" if since else "0", "set_presence": "offline"}
+        query = {"timeout": "20000" if since else "0", "set_presence": "offline", "filter": FILTER}
         if since:
             query["since"] = since
         status, answer = self._call("GET", f"{V3}/sync?{urlencode(query)}")
@@ -85,13 +86,30 @@ class Person:
         rooms = answer.get("rooms")
         joined = rooms.get("join", {}) if isinstance(rooms, dict) else {}
         room = joined.get(self.room, {})
-        events = room.get("timeline", {}).get("events", []) if since else []
+        timeline = room.get("timeline", {})
+        events = timeline.get("events", []) if since else []
+        if since and timeline.get("limited"):
+            events = [*self._hidden(timeline["prev_batch"], since), *events]
         with self._changed:
             for event in events:
                 self.events.append(event)
                 self._on_event(event)
             self._changed.notify_all()
         return str(answer["next_batch"])
+
+    def _hidden(self, token: str, since: str) -> list[Event]:
+        """What a limited sync left out, oldest first."""
+        found: list[Event] = []
+        while True:
+            query = urlencode({"dir": "b", "from": token, "to": since, "limit": "100"})
+            status, answer = self._call("GET", f"{V3}/rooms/{quote(self.room)}/messages?{query}")
+            if status != 200:
+                raise RuntimeError(f"messages: {status} {answer}")
+            chunk, following = answer.get("chunk"), answer.get("end")
+            found += chunk if isinstance(chunk, list) else []
+            if not chunk or not isinstance(following, str):
+                return found[::-1]
+            token = following
 
     def _follow(self) -> None:
         while not self._stopped.is_set():
