@@ -16,6 +16,9 @@ from cisbot.core.inputs import Instant
 from cisbot.core.room.events import Charter, End, Intent, RoomEvent
 from cisbot.core.runs.granting import grants
 
+RUNS_MAX = 20  # asked for at once; each costs two requests
+LOOK_AGAIN_S = 30.0
+
 
 class Abroad:
     """What depends on which server is the room's home. Pure."""
@@ -24,11 +27,12 @@ class Abroad:
         self._office = office
         self._desk = desk
         self.requests = requests
+        self._looked: dict[RunId, float] = {}  # until when a run is not asked for again
 
     def heard(self, event: RoomEvent, now: Instant) -> None:
         """What a home node sends shows that the link is there; of others, what they ask for a grant."""
         office = self._office
-        if isinstance(event, Intent):
+        if isinstance(event, Intent) and office.board.is_node(event.sender):
             self.requests.note(event, now.boot)
         if isinstance(event, End):
             self.requests.over(event)
@@ -41,10 +45,13 @@ class Abroad:
         """What this node wishes for itself and for those who asked, and the runs to be looked up."""
         office, stories = self._office, self._office.asks.take_repeated()
         asked = self.requests.open(now.boot)
-        unknown = {intent.run for intent in asked} - office.board.runs.keys() - office.named
+        self._looked = {run: at for run, at in self._looked.items() if at > now.boot}
+        unknown = {intent.run for intent in asked} - office.board.runs.keys() - self._looked.keys()
         if unknown:  # published where this node could not see it
-            office.named |= unknown
-            office.ask(ReadRuns("open", tuple(sorted(unknown))))
+            some = sorted(unknown)[:RUNS_MAX]
+            self._looked.update(dict.fromkeys(some, now.boot + LOOK_AGAIN_S))
+            office.asked = set(self._looked)
+            office.ask(ReadRuns("asked", tuple(some)))
         if not asked:
             return own, stories
         wishes, more = grants(asked, own, office.board, office.me, unread, office.loads())

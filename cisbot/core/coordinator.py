@@ -122,6 +122,7 @@ class Coordinator(Lifecycle):
         times = [
             self.keeper.deadline(),
             self.resend.deadline(),
+            None if self.draining else self.stories.deadline(),
             None if self.draining else self.presence.deadline(),
             None if self.draining else self.contender.deadline(),
             self.memory.deadline(),
@@ -385,7 +386,7 @@ class Coordinator(Lifecycle):
             out.extend(Drop("tasks", f"{run} {name}") for name in self.own_tasks.pop(run, {}))
         self.watch.forget(gone)
         self.unfollowed.difference_update(gone)
-        self._looked.difference_update(gone)
+        self.stories.forget(gone)
         needed = {run.definition for run in self.board.runs.values()}
         for mark in self.pinned.keys() - needed:
             del self.pinned[mark]

@@ -34,6 +34,7 @@ from cisbot.core.runs.execution import Execution, Place, taken_up
 from cisbot.core.runs.remembering import Remembering
 from cisbot.core.runs.rows import task_to_row
 from cisbot.core.runs.state import Run, RunStatus, TaskRun
+from cisbot.core.runs.stories import Stories
 from cisbot.core.runs.story import begun_before
 from cisbot.core.runs.watch import Watch
 from cisbot.core.runs.wishing import Candidates, fits, loads
@@ -41,7 +42,6 @@ from cisbot.core.settings import Settings
 
 STORY = "story "  # the tag of a question, before the run: asked after a win
 LOOK = "look "  # the same before a wish, or where a run ended unseen
-STORIES_MAX = 50  # asked for at once
 FENCES_PER_DELAY = 6  # between TERM and deadline; a restart each third of the delay may fail once before
 
 
@@ -74,6 +74,7 @@ class Lifecycle:
         self.pinned: dict[str, Definition] = dict(kept.definitions)
         self.unread = kept.unread
         self.named: set[RunId] = set()
+        self.asked: set[RunId] = set()
         self.lately: tuple[RunId, ...] = ()
         self.executions: dict[RunId, Execution] = {}
         self.own_tasks: dict[RunId, dict[str, TaskRun]] = {}
@@ -95,8 +96,7 @@ class Lifecycle:
         self.draining = False
         self.left = False
         self.unfollowed: set[RunId] = set()
-        self._looked: set[RunId] = set()  # of these: their story is read, they may be claimed
-        self._asked: set[RunId] = set()
+        self.stories = Stories()
         self._looking: dict[str, Won] = {}
         self.resend = Resend()
         self._out = Outbound()
@@ -149,7 +149,7 @@ class Lifecycle:
     def _unfollow(self, run: RunId) -> None:
         """Something about this run went unjudged: look at its story, now and before its first task."""
         self.unfollowed.add(run)
-        self._looked.discard(run)
+        self.stories.missed(run)
 
     def _won(self, won: Won, now: Instant) -> None:
         run = self.board.runs.get(won.take.run)
@@ -180,9 +180,7 @@ class Lifecycle:
         """What the room tells of a run that this node has not followed from its beginning."""
         won = self._looking.pop(item.tag, None)
         named = RunId(item.tag.partition(" ")[2])
-        self._asked.discard(named)
-        if item.events is not None:
-            self._looked.add(named)
+        self.stories.answered(named, good=item.events is not None, now=now.boot)
         story = item.events or ()
         began = {(e.who.account, e.who.incarnation, e.epoch) for e in story if isinstance(e, ev.Take)}
         for take in sorted((e for e in story if isinstance(e, ev.Take)), key=lambda e: e.epoch):
@@ -194,14 +192,14 @@ class Lifecycle:
             if item.events is not None:
                 self.losses.ended_unseen(named, now)
             return
+        hold = self.keeper.holds.get(won.take.key)
+        held = hold is not None and hold.epoch == won.hold.epoch
+        if item.events is None and held:  # the read itself waited before it gave up: not now
+            self._say(self.keeper.release(won.take.key, None))
         if item.events is None:
-            if won.take.key in self.keeper.holds:  # look again: the read itself waits before it gives up
-                self._looking[item.tag] = won
-                self._out.asks.append(ReadStory(item.tag, won.take.run))
             return
         self.unfollowed.discard(won.take.run)
-        hold = self.keeper.holds.get(won.take.key)
-        if hold is not None and hold.epoch == won.hold.epoch and self._goes_on(item.events, won, now):
+        if hold is not None and held and self._goes_on(item.events, won, now):
             self._won(Won(hold, won.take), now)
 
     def _goes_on(self, story: Iterable[ev.RoomEvent | ev.Rejected], won: Won, now: Instant) -> bool:
@@ -329,6 +327,7 @@ class Lifecycle:
 
     def _wishes(self, now: Instant) -> list[Wish]:
         """The first waiting run of every key that it may claim now; of others it reads the story first."""
+        self.stories.passed(now.boot)
         if self.draining or not self.ready:
             return []
         if not self.board.is_node(self.me.account):
@@ -336,14 +335,13 @@ class Lifecycle:
         if not self.keeper.armed.fit(now.boot):
             return []
         room = self.settings.coordinator.max_runs - len(self.keeper.holds)
-        unread = self.unfollowed - self._looked
+        unread = self.stories.unread(self.unfollowed)
         candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper)
         found, stories = candidates.wishes(self.board, room, now.boot)
         found, more = self.abroad.grants(found, unread, now)
         stories += more
-        for run in [run for run in stories if run not in self._asked][: STORIES_MAX - len(self._asked)]:
-            self._asked.add(run)
-            self._out.asks.append(ReadStory(f"{LOOK}{run}", run))
+        due = self.stories.to_ask(stories, now.boot)
+        self._out.asks.extend(ReadStory(f"{LOOK}{run}", run) for run in due)
         return found
 
     def eligible(self, run: Run) -> bool:

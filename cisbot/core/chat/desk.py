@@ -12,7 +12,7 @@ from cisbot.core.chat.render import Text
 from cisbot.core.chat.unread import read
 from cisbot.core.chat.voice import Voice
 from cisbot.core.effects import ReadLog, Send
-from cisbot.core.ids import EventId, RunId
+from cisbot.core.ids import EventId, RunId, run_event
 from cisbot.core.inputs import Instant, TextRead
 from cisbot.core.room.events import Json, JsonMap, Message, Reaction
 from cisbot.core.runs.state import Run, RunStatus, TaskStatus
@@ -52,7 +52,9 @@ class Desk:
             return
         if msg.edits is not None or msg.msgtype not in ("m.text", "m.file"):
             return
-        if self.board.runs_of(msg.event_id):
+        known = {run.id for run in self.board.runs_of(msg.event_id)}
+        asked = {run for run in self._office.asked if run_event(run) == msg.event_id}
+        if known and asked <= known:
             return
         try:
             command = grammar.parse_command(msg.body, file=msg.file is not None)

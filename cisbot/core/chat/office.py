@@ -42,6 +42,7 @@ class Office(Protocol):
 
     unread: tuple[Message, ...]
     named: set[RunId]  # runs that lock events call open
+    asked: set[RunId]  # runs that nodes elsewhere ask for, and this one did not know
 
     def keep(self, write: Write) -> None:
         """Write a row with this step."""

@@ -111,8 +111,9 @@ class Publisher:
             some: list[NodeId | None] = [None]
             if target == "all":
                 some = self._there_then(msg, board.eligible(dag, "all"))
-            for node in some:
-                board.put(self._opaque(msg, command, dag, target, node))
+            for run in (self._opaque(msg, command, dag, target, node) for node in some):
+                if run.id not in board.runs:
+                    board.put(run)
             return
         params = resolve(definition, command.params)
         scope = self._scope(definition, command, msg.sender)
@@ -120,7 +121,7 @@ class Publisher:
         if target == "all":
             nodes = self._there_then(msg, self._all_nodes(dag, sent=sent is not None))
         runs = self._make(msg, command, definition, params, scope, target, nodes)
-        for run in runs:
+        for run in [run for run in runs if run.id not in board.runs]:
             board.put(run)
             self._tell(run, definition, now)
 
@@ -134,7 +135,7 @@ class Publisher:
 
     def _there_then(self, msg: Message, nodes: list[NodeInfo]) -> list[NodeId | None]:
         """Those of the nodes that were there when it was published: `all` means no node that comes later."""
-        named = self._office.named
+        named = self._office.named | self._office.asked
         return [
             node.id
             for node in nodes

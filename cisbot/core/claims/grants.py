@@ -78,10 +78,6 @@ class Requests:
         self._kept = {at: kept for at, kept in self._kept.items() if kept.until > now}
         return [kept.intent for kept in self._kept.values()]
 
-    def deadline(self) -> float | None:
-        """When a request ends."""
-        return min((kept.until for kept in self._kept.values()), default=None)
-
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -128,6 +124,8 @@ class Asks:
             self._repeated.add(claim.run)
         since = again.since if again is not None else now
         tries = again.tries + 1 if again is not None and not self._heard_since(again.sent) else 1
+        if asked is not None and again is None:
+            self._told.discard(asked.run)
         self._newest[key] = _Asked(claim.run, nonce, now, since, tries)
         self._sent[nonce] = (key, slot, claim)
         while len(self._sent) > ASKED_MAX:
@@ -233,7 +231,7 @@ class Asks:
             return
         _, _, claim = asked
         facts.append(keeper.take_up(_as_taken(head, holder, claim), now))
-        self._newest.pop(key, None)
+        self.drop(key)
 
 
 def _as_taken(head: CarriedHead, holder: Holder, claim: Claim) -> Take:
