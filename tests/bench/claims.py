@@ -34,7 +34,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cisbot.core.settings import Coordinator
 from homeserver.accounts import Account
 from homeserver.demo.person import Event
 from homeserver.synapse import Synapse
@@ -50,7 +49,6 @@ TAKEOVERS = 3
 LEASE_S = 300  # the default
 END_DELAY_S = 4
 END_DELAY = "CISBOT_COORDINATOR__END_DELAY"
-DELAYED_ENDS = "end_delay" in Coordinator.model_fields
 BURST = 60
 ONE_TASK = "scope: proj-a\ntasks: {a: {shell: 'true'}}\n"
 QUIET_S = 0.5
@@ -176,9 +174,8 @@ class Bench:
 
 @contextmanager
 def environment(name: str, value: float) -> Iterator[None]:
-    """What is started meanwhile has this in its environment, if cisbot knows the setting."""
-    if DELAYED_ENDS:
-        os.environ[name] = str(value)
+    """What is started meanwhile has this in its environment."""
+    os.environ[name] = str(value)
     yield
     os.environ.pop(name, None)
 
@@ -279,8 +276,7 @@ def main(argv: list[str]) -> int:
                     result[f"events_{name}"] = found.events
         if "takeover" in options.only:
             result["takeover_leases"] = bench.takeovers(TAKEOVER_LEASE_S, 0) / TAKEOVER_LEASE_S
-            if DELAYED_ENDS:
-                result["takeover_delayed_s"] = bench.takeovers(LEASE_S, END_DELAY_S)
+            result["takeover_delayed_s"] = bench.takeovers(LEASE_S, END_DELAY_S)
         if "burst" in options.only:
             result["claims_per_s"] = bench.burst()
     print(json.dumps({key: None if value is None else round(value, 2) for key, value in result.items()}))
