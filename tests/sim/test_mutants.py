@@ -7,7 +7,7 @@ import pytest
 from tests.sim.__main__ import TRANSCRIPTS
 from tests.sim.mutants import MUTANTS, Mutant
 
-SEEDS_MAX = 1_500
+SEEDS_MAX = 600
 
 
 @pytest.mark.long
