@@ -339,7 +339,8 @@ class Lifecycle:
         candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper)
         found, stories = candidates.wishes(self.board, room, now.boot)
         found, more = self.abroad.grants(found, unread, now)
-        stories += more
+        lost = [run.id for run in self.board.open_runs() if run.status is RunStatus.LOST] if unread else []
+        stories += [*more, *(run for run in lost if run in unread)]
         due = self.stories.to_ask(stories, now.boot)
         self._out.asks.extend(ReadStory(f"{LOOK}{run}", run) for run in due)
         return found

@@ -16,7 +16,7 @@ What is reported beside the homeserver's own error codes:
 - `SUPERSEDED`: a newer send with the same `coalesce` took its place before it was sent.
 - `ENCRYPTED`: the room is encrypted, and nothing may go out in clear.
 - `WITHDRAWN`: the node took it back before it was sent.
-- `QUEUE_FULL`: more than `QUEUE_MAX` sends wait, and this one is not durable.
+- `QUEUE_FULL`: more than `QUEUE_MAX` sends wait, and this one is mere chat.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from cisbot.core.effects import Send
+from cisbot.core.effects import Priority, Send
 from cisbot.core.ids import EventId, RoomId
 from cisbot.core.inputs import Input, SendDone, SendFailed
 from cisbot.core.room.events import Json
@@ -107,7 +107,8 @@ class Outbox:
             self._emit(SendFailed(send.txn, *fault))
             return
         older = self._queue.older(send.coalesce) if send.coalesce is not None else None
-        if older is None and len(self._queue.waiting) >= QUEUE_MAX and not send.durable:
+        full = len(self._queue.waiting) >= QUEUE_MAX
+        if older is None and full and send.priority >= Priority.CHAT:
             self._emit(SendFailed(send.txn, "QUEUE_FULL", "too many sends wait already"))
             return
         self._seq += 1

@@ -68,10 +68,10 @@ class Story(World):
     def __init__(
         self, seed: int, nodes: int = 2, lease_s: int = 6, *, longest_s: int | None = None, told: bool = False
     ) -> None:
-        def plain(plan: Plan) -> Plan:
-            return replace(
-                plan, nodes=nodes, lease_s=lease_s, lease_max_s=longest_s or lease_s, runs=(), faults=CALM,
-                chaos_s=0.0, slots=1, counts=0,
+        def plain(_: Plan) -> Plan:
+            return Plan(
+                nodes, lease_s, longest_s or lease_s, runs=(), faults=CALM, chaos_s=0.0, task_leases=1.0,
+                end_delay_s=0.0, abroad=0, slots=1, counts=0,
             )  # fmt: skip
 
         super().__init__(seed, Size.SMALL, plain, told=told)

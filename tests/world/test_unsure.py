@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cisbot.core.ids import RunId
 from cisbot.core.inputs import RoomBatch
+from cisbot.core.room.events import Json
 from tests.world.machine import Machine, dag
 from tests.world.world import World
 
@@ -140,3 +142,30 @@ def test_an_outcome_that_came_after_the_next_take_counts_for_who_would_run_it_th
     world.wait(90)
     assert second.status(run) == "succeeded"
     assert len(world.began()) == 2
+
+
+def test_a_question_that_was_withdrawn_unsent_is_asked_when_it_comes_true_again() -> None:
+    world = World([JOB], 2, lease_s_max=40)
+    for machine in world.machines:
+        machine.auto = False
+    run = world.say("!dag publish job", wait_s=5)
+    (holder,) = [m for m in world.machines if m.running]
+    (other,) = [m for m in world.machines if m is not holder]
+    key = next(head.key for head in holder.coordinator.keeper.holds.values())
+    epoch = other.coordinator.board.runs[RunId(run)].epoch
+    holder.mute = other.mute = True
+    world.wait(60)
+    assert other.status(run) == "lost"
+    assert [send for send in other.deaf if "Not known to be done" in str(send.content)]
+    beat: dict[str, Json] = {
+        "node": holder.name, "incarnation": str(holder.coordinator.me.incarnation), "nonce": "late",
+        "renews": [{"key": key, "epoch": epoch}], "heads": [],
+    }  # fmt: skip
+    world.room.put(holder.account, "io.cisbot.heartbeat", beat)  # it was under way for that long
+    world.settle()
+    assert other.status(run) == "running"
+    assert not [send for send in other.deaf if "Not known to be done" in str(send.content)]
+    other.mute = False
+    world.wait(60)
+    assert other.status(run) == "lost"
+    assert [body for body in world.room.bodies() if "Not known to be done" in body]

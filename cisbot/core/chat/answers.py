@@ -39,7 +39,7 @@ class Answers:
         self._me = me
         self._pending: dict[str, Pending] = {}
         self._given: dict[str, None] = {}
-        self._if: dict[str, tuple[RunId, RunStatus]] = {}  # said, while this is so: by transaction
+        self._if: dict[str, tuple[RunId, RunStatus, str]] = {}  # said, while this is so: by transaction
 
     def offer(
         self,
@@ -79,7 +79,7 @@ class Answers:
                 continue
             self.heard(topic)
             if pending.run is not None and pending.only_if is not None:
-                self._if[pending.post.txn] = (pending.run, pending.only_if)
+                self._if[pending.post.txn] = (pending.run, pending.only_if, topic)
             sends.append(send_of(pending.post))
         return sends
 
@@ -88,13 +88,19 @@ class Answers:
         self._if.pop(txn, None)
 
     def take_stale(self) -> list[str]:
-        """What was to be said, is perhaps not sent yet, and is not so any more."""
+        """What was to be said, may not be sent yet, and is not so any more. If it is so again, it is said.
+
+        If it was sent all the same, its echo tells that nobody needs to say it.
+        """
         runs = self._board.runs
         stale = [
-            t for t, (run, status) in self._if.items() if run not in runs or runs[run].status is not status
+            txn
+            for txn, (run, status, _) in self._if.items()
+            if run not in runs or runs[run].status is not status
         ]
         for txn in stale:
-            del self._if[txn]
+            _, _, topic = self._if.pop(txn)
+            self._given.pop(topic, None)
         return stale
 
     def deadline(self) -> float | None:

@@ -14,8 +14,8 @@ from cisbot.core.chat.voice import Voice
 from cisbot.core.effects import ReadLog, Send
 from cisbot.core.ids import EventId, RunId, run_event
 from cisbot.core.inputs import Instant, TextRead
-from cisbot.core.room.events import Json, JsonMap, Message, Reaction
-from cisbot.core.runs.state import Run, RunStatus, TaskStatus
+from cisbot.core.room.events import Json, JsonMap, Message, Outcome, Reaction
+from cisbot.core.runs.state import OF_OUTCOME, Run, RunStatus, TaskStatus
 from cisbot.errors import FieldError
 
 LOG_BYTES_MAX = 3_000
@@ -120,6 +120,16 @@ class Desk:
             run = self._learn(run, msg, block)
         if kind in ("status", "final") and msg.sender == run.account:
             self._tasks_told(run, block)
+        if kind == "final" and msg.sender == run.account and block.get("epoch") == run.epoch:
+            self._end_told(self.board.runs[run.id], block.get("status"))
+
+    def _end_told(self, run: Run, status: Json) -> None:
+        """Its holder says how it ended; should the release that says so to the claims never come, it holds."""
+        outcome = next(
+            (o for o, s in OF_OUTCOME.items() if s.value == status and o is not Outcome.LOST), None
+        )
+        if outcome is not None and run.told is None and not run.status.over:
+            self.board.put(replace(run, told=outcome))
 
     def _asked(self, run: Run, epoch: Json) -> Run:
         """Others ask what becomes of the run; a node that knew of no holder learns that it is lost."""

@@ -27,6 +27,7 @@ from cisbot.core.room.events import (
     Release,
     Take,
 )
+from cisbot.core.room.wire import EPOCH_MAX
 
 
 def concerns(event: ClaimEvent, key: ClaimKey) -> bool:
@@ -125,7 +126,7 @@ def fold(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> tuple[
     if isinstance(verdict, Void):
         return head, verdict
     rest = head.without(*verdict.freed)
-    after = replace(rest, after=event.event_id, takes=head.takes + head.later, later=0)
+    after = replace(rest, after=event.event_id, takes=min(head.takes + head.later, EPOCH_MAX), later=0)
     match event:
         case Take() if verdict.granted is not None:
             after = replace(after, epoch=event.epoch, holders=after.with_holder(verdict.granted))

@@ -105,7 +105,7 @@ class Run:
     decided: int = 0  # the epoch up to which a person decided that it goes on
     answered: tuple[int, bool, UserId] | None = None  # a decision on the question about this epoch
     holders: tuple[tuple[int, UserId], ...] = ()  # who began it at which epoch, the newest few
-    told: Outcome | None = None  # by an earlier holder, while this node executes it
+    told: Outcome | None = None  # how it ended, by a holder's word that the claims don't confirm (yet)
 
     @property
     def undecided(self) -> bool:
