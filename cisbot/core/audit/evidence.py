@@ -31,6 +31,11 @@ Place = tuple[ClaimKey, EventId]
 Claimed = tuple[ClaimKey, UserId, Incarnation, int]  # the last is the epoch
 
 
+def claimed_by(take: Take) -> Claimed:
+    """What a take asks for, and for whom: of a grant, its asker."""
+    return (take.key, take.who.account, take.who.incarnation, take.epoch)
+
+
 @dataclass(frozen=True, slots=True)
 class Vouch:
     """An event that carries a head; its sender says that the head's `after` was accepted."""
@@ -79,7 +84,7 @@ def gather(events: Iterable[RoomEvent | Rejected]) -> Evidence:
             if head.after is not None:
                 found.heads[(head.key, head.after)].append(Vouch(event, head))
         if isinstance(event, Take):
-            takes[(event.key, event.who.account, event.who.incarnation, event.epoch)].append(event.event_id)
+            takes[claimed_by(event)].append(event.event_id)
         if isinstance(event, Take | MemoryWrite) and event.after is not None:
             found.named[(event.key, event.after)].append(event)
     for event in spoken:

@@ -76,7 +76,7 @@ def _by_key(reading: Reading) -> dict[ClaimKey, list[Item]]:
     keys: set[ClaimKey] = set()
     for event in reading.events:
         if isinstance(event, Take):
-            asked[(event.sender, event.incarnation)].add(event.key)
+            asked[(event.who.account, event.who.incarnation)].add(event.key)
         if isinstance(event, Take | Release | MemoryWrite | Restate):
             keys.add(event.key)
         elif isinstance(event, Heartbeat):
@@ -238,7 +238,7 @@ def _names_dead(event: RoomEvent | Rejected, head: Head, ended: set[tuple[UserId
     """
     match event:
         case Take():
-            return event.epoch == head.epoch and (event.sender, event.incarnation) in ended
+            return event.epoch == head.epoch and (event.who.account, event.who.incarnation) in ended
         case Restate():
             named = {(holder.account, holder.incarnation) for holder in event.head.holders}
             return event.head.epoch == head.epoch and named <= ended

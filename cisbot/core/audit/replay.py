@@ -6,11 +6,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from cisbot.core.audit.evidence import Claimed, Evidence, Vouch
+from cisbot.core.audit.evidence import Claimed, Evidence, Vouch, claimed_by
 from cisbot.core.audit.found import Breach, Finding, Hold, HoldEnd, Remark, VoidClaim
 from cisbot.core.audit.order import Step, Told, unproven
 from cisbot.core.claims.state import Accepted, Bounds, Head, Void, VoidReason, from_carried
-from cisbot.core.ids import ClaimKey, EventId, RunId
+from cisbot.core.ids import ClaimKey, EventId, RunId, server_of
 from cisbot.core.room.events import (
     ClaimEvent,
     End,
@@ -120,13 +120,13 @@ class Replay:
                 self.story.holds[at] = replace(hold, renewals=hold.renewals + 1, last_sign_ms=sign_ms)
 
     def _granted(self, take: Take, holder: Holder) -> None:
-        story = self.story
-        claimed = (take.key, take.sender, take.incarnation, take.epoch)
+        story, who = self.story, take.who
+        claimed = claimed_by(take)
         story.granted[claimed] = self._open[(holder.slot, holder.epoch)] = len(story.holds)
         self._signs[len(story.holds)] = self._place
         story.holds.append(
             Hold(
-                take.key, take.slot, take.epoch, take.node, take.sender, take.incarnation, take.run,
+                take.key, take.slot, take.epoch, who.node, who.account, who.incarnation, take.run,
                 take.dag, take.scope, take.lease_s, take.event_id, take.ts_ms, take.ts_ms, 0, None,
                 HoldEnd.HELD, None, 0,
             )
@@ -151,9 +151,9 @@ class Replay:
         """A slot that is taken from another must have lapsed."""
         for gone in verdict.freed:
             at = self._open.get((gone.slot, gone.epoch))
-            if at is None or gone.account == take.sender:
+            if at is None or gone.account == take.who.account:
                 continue
-            servers = {user.partition(":")[2] for user in (gone.account, take.sender)}
+            servers = {server_of(user) for user in (gone.account, take.sender)}
             since = bisect_right(self._set_back, self._signs.get(at, 0))
             if len(servers) > 1 or since < bisect_right(self._set_back, self._place):
                 continue  # times of two clocks, or of one that was set between, can't be compared
@@ -162,28 +162,30 @@ class Replay:
             if silent_ms < FASTER * 1000 * hold.lease_s:
                 self._breach(
                     Breach.TAKEN_EARLY, take,
-                    f"took epoch {hold.epoch} from {hold.node} {silent_ms / 1000:.1f} s after its last sign "
+                    f"{_took(take)} epoch {hold.epoch} from {hold.node} {silent_ms / 1000:.1f} s after its last sign "
                     f"of life; its lease is {hold.lease_s} s",
                 )  # fmt: skip
             else:
                 self._remark(
                     Remark.LAPSED, take,
-                    f"took over from {hold.node} (epoch {hold.epoch}), whose lease had run out "
+                    f"{_took(take)} over from {hold.node} (epoch {hold.epoch}), whose lease had run out "
                     f"{max(0, take.ts_ms - _lapses_ms(hold)) / 1000:.1f} s before",
                 )  # fmt: skip
 
     def _void(self, event: ClaimEvent, verdict: Void) -> None:
         story = self.story
         if isinstance(event, Take | Release):
-            action = "take" if isinstance(event, Take) else "release"
+            action, node, account = "release", event.node, event.sender
+            if isinstance(event, Take):
+                action, node, account = "take", event.who.node, event.who.account
             story.voids.append(
                 VoidClaim(
-                    story.key, event.epoch, event.node, event.sender, event.run, action, event.event_id,
-                    event.ts_ms, verdict.reason.value,
+                    story.key, event.epoch, node, account, event.run, action, event.event_id, event.ts_ms,
+                    verdict.reason.value,
                 )
             )  # fmt: skip
         if isinstance(event, Take):
-            story.refused.add((event.key, event.sender, event.incarnation, event.epoch))
+            story.refused.add(claimed_by(event))
         if isinstance(event, Take | MemoryWrite):
             self._bounds_broken(event, verdict.reason)
         if isinstance(event, Heartbeat):
@@ -281,6 +283,11 @@ def _finding(kind: Breach | Remark, key: ClaimKey, event: Told, what: str) -> Fi
     run = RunId(event.run) if isinstance(event, Take | Release) else None
     said = f"{getattr(event, 'node', None) or event.sender} {what}"
     return Finding(kind, said, event.ts_ms, key, run, event.event_id, event.sender)
+
+
+def _took(take: Take) -> str:
+    """Who sends a grant takes for another."""
+    return "took" if take.asker is None else f"took for {take.asker.node}"
 
 
 def _lapses_ms(hold: Hold) -> int:
