@@ -10,7 +10,7 @@ from cisbot.core.audit.evidence import Claimed, Evidence, Vouch, claimed_by
 from cisbot.core.audit.found import Breach, Finding, Hold, HoldEnd, Remark, VoidClaim
 from cisbot.core.audit.order import Step, Told, unproven
 from cisbot.core.claims.state import Accepted, Bounds, Head, Void, VoidReason, from_carried
-from cisbot.core.ids import ClaimKey, EventId, RunId, server_of
+from cisbot.core.ids import ClaimKey, EventId, RunId, UserId, server_of
 from cisbot.core.room.events import (
     ClaimEvent,
     End,
@@ -47,10 +47,11 @@ class Replay:
 
     def __init__(
         self, key: ClaimKey, evidence: Evidence, known: frozenset[EventId], set_back: Sequence[int],
-        *, whole: bool,
+        apart: Callable[[UserId], bool], *, whole: bool,
     ) -> None:  # fmt: skip
         self.story = Story(key, unjudged=not whole)
         self._evidence, self._known, self._whole = evidence, known, whole
+        self._apart = apart
         self._set_back = set_back  # the places before which the homeserver's clock was
         self._place = 0
         self._signs: dict[int, int] = {}  # of holds, by their place in `holds`: where in the reading
@@ -162,8 +163,8 @@ class Replay:
             if silent_ms < FASTER * 1000 * hold.lease_s:
                 self._breach(
                     Breach.TAKEN_EARLY, take,
-                    f"{_took(take)} epoch {hold.epoch} from {hold.node} {silent_ms / 1000:.1f} s after its last sign "
-                    f"of life; its lease is {hold.lease_s} s",
+                    f"{_took(take)} epoch {hold.epoch} from {hold.node} {silent_ms / 1000:.1f} s after its "
+                    f"last sign of life; its lease is {hold.lease_s} s",
                 )  # fmt: skip
             else:
                 self._remark(
@@ -212,6 +213,9 @@ class Replay:
                 continue
             void = claimed in self.story.refused
             what = f"renews epoch {renewal.epoch}, " + ("though its take was void" if void else "never held")
+            if void and self._apart(beat.sender):
+                self._remark(Remark.RAN_APART, beat, what)
+                continue
             self._breach(Breach.VOID_RAN if void else Breach.NOT_HELD, beat, what)
 
     # -- carried heads ---------------------------------------------------------------------------
