@@ -113,14 +113,15 @@ def _by_key(reading: Reading) -> dict[ClaimKey, list[Item]]:
 
 
 def _set_back(reading: Reading) -> list[int]:
-    """The places before which the clock was set back."""
+    """The places before which a server's clock was set back. Others' backlogs are only late."""
     places: list[int] = []
-    high_ms = 0
+    highs_ms: dict[str, int] = defaultdict(int)
     for place, event in enumerate(reading.events):
-        if event.ts_ms and event.ts_ms < high_ms - SET_BACK_MS:
+        server = server_of(event.sender)
+        if event.ts_ms and event.ts_ms < highs_ms[server] - SET_BACK_MS:
             places.append(place)
-            high_ms = event.ts_ms
-        high_ms = max(high_ms, event.ts_ms)
+            highs_ms[server] = event.ts_ms
+        highs_ms[server] = max(highs_ms[server], event.ts_ms)
     return places
 
 

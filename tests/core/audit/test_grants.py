@@ -128,6 +128,17 @@ def test_a_second_charter_moves_no_claim() -> None:
     assert (len(report.holds), report.voids) == (2, ())
 
 
+def test_a_backlog_of_another_server_sets_no_clock_back() -> None:
+    history = abroad()
+    history.wait(120)
+    history.probe("a")
+    history.wait(-60)
+    asker = history.ask("away")
+    history.wait(60)
+    history.take("a", asker=asker)
+    assert kinds(history) == []
+
+
 def test_who_reads_off_the_home_server_is_told_so() -> None:
     history = abroad()
     history.reader = UserId("@eve:elsewhere")
