@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TextIO
 
 from cisbot.core.audit.found import Reading
-from cisbot.core.ids import RoomId
+from cisbot.core.ids import RoomId, UserId
 from cisbot.core.room.decode import decode
 from cisbot.core.room.events import Message, Rejected, RoomCreate, RoomEvent
 from cisbot.core.room.wire import STATE_TYPES, TIMELINE_TYPES
@@ -21,7 +21,8 @@ from cisbot.matrix.reads import whole_state
 
 TYPES: Final = (*STATE_TYPES, *TIMELINE_TYPES, "m.room.message", "m.room.create")
 PAGE_EVENTS: Final = 500
-STATE: Final = "state"  # the one field of a saved line that is no event of the timeline
+STATE: Final = "state"  # the one field of a saved line that is an event of the state
+READER: Final = "reader"  # and of the one that says by whose account the room was read
 
 Raw = Mapping[str, object]
 
@@ -50,6 +51,8 @@ async def read_room(
             f"{api.user_id} can't read {room_id} ({refused}); somebody in the room must invite it, "
             "and it must join: an audit writes nothing, so it doesn't join by itself"
         ) from refused
+    reader = UserId(api.user_id)
+    _save(save, {READER: reader})
     found: list[RoomEvent | Rejected] = []
     query = {"dir": "b", "limit": str(PAGE_EVENTS), "filter": json.dumps({"types": list(TYPES)})}
     whole = over = False
@@ -71,11 +74,12 @@ async def read_room(
     for stated in state:
         _save(save, {STATE: stated})
     found.reverse()
-    return Reading(tuple(found), _decoded(state), whole, now_ms)
+    return Reading(tuple(found), _decoded(state), whole, now_ms, reader)
 
 
 def read_saved(lines: Iterable[str]) -> Reading:
-    """What `read_room` saved: the newest first, then the state. Raises CisbotError, naming the line."""
+    """What `read_room` saved, the newest first, then the state. Raises CisbotError, naming the line."""
+    reader: UserId | None = None
     found: list[RoomEvent | Rejected] = []
     state: list[Raw] = []
     whole = False
@@ -88,12 +92,14 @@ def read_saved(lines: Iterable[str]) -> Reading:
             raise CisbotError(f"line {number} is no event")
         if isinstance(stated := raw.get(STATE), dict):
             state.append(stated)
+        elif isinstance(account := raw.get(READER), str):
+            reader = UserId(account)
         else:
             whole = whole or raw.get("type") == "m.room.create"
             _keep(found, raw)
     found.reverse()
     newest_ms = max((event.ts_ms for event in found), default=0)
-    return Reading(tuple(found), _decoded(state), whole, newest_ms)
+    return Reading(tuple(found), _decoded(state), whole, newest_ms, reader)
 
 
 def _keep(found: list[RoomEvent | Rejected], raw: Raw) -> None:

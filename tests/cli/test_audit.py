@@ -97,6 +97,17 @@ def test_a_consistent_room(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert shown.endswith("1 claim, 1 key, 0 void requests, no inconsistency, 0 notes\n")
 
 
+def test_who_read_off_the_home_server_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = room(tmp_path / "room")
+    lines = path.read_text()
+    for reader, notes in (("@op:test", "0 notes"), ("@op:elsewhere", "1 note")):
+        path.write_text(json.dumps({"reader": reader}) + "\n" + lines)
+        assert main(["audit", "--from", str(path)]) == 0
+        shown = capsys.readouterr().out
+        assert ("note off-home" in shown) is ("elsewhere" in reader)
+        assert shown.endswith(f"no inconsistency, {notes}\n")
+
+
 def test_an_inconsistent_room_is_so_whatever_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

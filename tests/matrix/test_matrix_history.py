@@ -86,6 +86,7 @@ async def test_what_is_saved_reads_the_same(api: Api, scripted: Scripted) -> Non
     reading = await read(api, save=saved)
     again = read_saved(saved.getvalue().splitlines())
     assert (again.events, again.state, again.whole) == (reading.events, reading.state, True)
+    assert again.reader == reading.reader == api.user_id
     bare, take = again.events
     assert isinstance(bare, Rejected) and (bare.redacted, bare.redacted_by) == (True, "@op:test")
     assert isinstance(take, Take)

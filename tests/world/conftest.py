@@ -1,4 +1,7 @@
-"""After every test of this folder an auditor reads the rooms: honest nodes leave no inconsistency."""
+"""After every test of this folder an auditor reads the rooms: honest nodes leave no inconsistency.
+
+Of several servers it reads the home's stream, the one that decides.
+"""
 
 from __future__ import annotations
 

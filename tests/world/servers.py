@@ -16,7 +16,7 @@ from cisbot.core.room.events import Json
 from tests.world.delays import Delays
 from tests.world.machine import Machine
 from tests.world.room import HOME, ModelRoom, Raw
-from tests.world.world import ROUNDS_MAX, World
+from tests.world.world import World
 
 
 class Server(ModelRoom):
@@ -148,21 +148,9 @@ class Federation(World):
         self.wait(4 * delay_s)
 
     @override
-    def settle(self) -> None:
-        """As before, and what is under way between servers."""
-        for _ in range(ROUNDS_MAX):
-            moved = [self.links.deliver(self.boot), *(m.sync(self.now) for m in self.machines)]
-            for machine in self.machines:
-                if machine.alive:
-                    machine.tick(self.now)
-                if machine.again:
-                    machine.again = False
-                    machine.start(self.now)
-                    moved.append(True)
-            self.check()
-            if not any(moved):
-                return
-        raise AssertionError("the nodes never come to rest")
+    def deliver(self) -> bool:
+        """What is due on the links."""
+        return self.links.deliver(self.boot)
 
     @override
     def tick(self, seconds: float) -> None:
@@ -186,6 +174,7 @@ class Federation(World):
                     change(name, other.name)
                     change(other.name, name)
 
+    @override
     def check(self) -> None:
         """After every move; a test overrides it or looks at `overlaps` itself."""
 

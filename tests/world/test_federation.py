@@ -218,6 +218,7 @@ def test_a_take_from_off_the_home_server_is_void() -> None:
         assert not head.holders
 
 
+@pytest.mark.audit_finds("charter-changed")
 def test_no_later_charter_moves_the_home() -> None:
     world = Consistent([AWAY])
     moved: JsonMap = {"version": 1, "home": "hs2", "lease_s_max": 60}

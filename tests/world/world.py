@@ -50,7 +50,7 @@ class World:
     def settle(self) -> None:
         """Hand on all that is new, until nobody says anything more."""
         for _ in range(ROUNDS_MAX):
-            moved = [machine.sync(self.now) for machine in self.machines]
+            moved = [self.deliver(), *(machine.sync(self.now) for machine in self.machines)]
             for machine in self.machines:
                 if machine.alive:
                     machine.tick(self.now)
@@ -58,13 +58,17 @@ class World:
                     machine.again = False
                     machine.start(self.now)
                     moved.append(True)
-            self._look()
+            self.check()
             if not any(moved):
                 return
         raise AssertionError("the nodes never come to rest")
 
-    def _look(self) -> None:
-        """No run's tasks run on two machines."""
+    def deliver(self) -> bool:
+        """Hand on what is under way between servers, if there are several; whether there was something."""
+        return False
+
+    def check(self) -> None:
+        """After every move: no run's tasks run on two machines."""
         at = [run for machine in self.machines for run in {key[0] for key in machine.running}]
         assert len(at) == len(set(at)), f"two at once at {self.boot}: {at}"
 

@@ -8,7 +8,7 @@ is no proof, but an honest room has no contradiction among all of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cisbot.core.claims.ledger import heads_of
@@ -29,6 +29,11 @@ from cisbot.core.room.events import (
 Spoken = ClaimEvent | Restate
 Place = tuple[ClaimKey, EventId]
 Claimed = tuple[ClaimKey, UserId, Incarnation, int]  # the last is the epoch
+
+
+def claimed_by(take: Take) -> Claimed:
+    """What a take asks for, and for whom: of a grant, its asker."""
+    return (take.key, take.who.account, take.who.incarnation, take.epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,10 @@ class Evidence:
         return most[0].head if most else None
 
 
-def gather(events: Iterable[RoomEvent | Rejected]) -> Evidence:
-    """Read all of it, before anything is folded."""
+def gather(events: Iterable[RoomEvent | Rejected], apart: Callable[[UserId], bool]) -> Evidence:
+    """Read all of it, before anything is folded. Who is `apart` stands and acts on what its own server tells,
+    so its deeds prove nothing of the home's stream.
+    """
     found, takes = Evidence(), defaultdict[Claimed, list[EventId]](list)
     spoken = [event for event in events if isinstance(event, Spoken)]
     for event in spoken:
@@ -79,11 +86,12 @@ def gather(events: Iterable[RoomEvent | Rejected]) -> Evidence:
             if head.after is not None:
                 found.heads[(head.key, head.after)].append(Vouch(event, head))
         if isinstance(event, Take):
-            takes[(event.key, event.who.account, event.who.incarnation, event.epoch)].append(event.event_id)
-        if isinstance(event, Take | MemoryWrite) and event.after is not None:
+            takes[claimed_by(event)].append(event.event_id)
+        if isinstance(event, Take | MemoryWrite) and event.after is not None and not apart(event.sender):
             found.named[(event.key, event.after)].append(event)
     for event in spoken:
-        _note_deeds(event, takes, found)
+        if not apart(event.sender):
+            _note_deeds(event, takes, found)
     return found
 
 

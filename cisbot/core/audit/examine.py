@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from cisbot.core.audit.evidence import Evidence, gather
 from cisbot.core.audit.found import Breach, Finding, Reading, Remark, Report
@@ -15,7 +16,7 @@ from cisbot.core.audit.runs import Executions
 from cisbot.core.claims.answers import tells_truth
 from cisbot.core.claims.ledger import heads_of
 from cisbot.core.claims.state import Bounds, Head, from_carried
-from cisbot.core.ids import ClaimKey, Incarnation, UserId
+from cisbot.core.ids import ClaimKey, Incarnation, UserId, server_of
 from cisbot.core.room.events import (
     CarriedHead,
     Charter,
@@ -39,9 +40,9 @@ RESTATED_MS = 300_000  # within which honest nodes restate what a void write or 
 
 def audit(reading: Reading) -> Report:
     """Replay everything that was read."""
-    evidence = gather(reading.events)
     charters = _Charters(reading)
-    nodes = Nodes(reading.events, reading.state)
+    evidence = gather(reading.events, charters.apart)
+    nodes = Nodes(reading)
     set_back = _set_back(reading)
     stories: dict[ClaimKey, Story] = {}
     mended: list[Finding] = []
@@ -49,14 +50,15 @@ def audit(reading: Reading) -> Report:
         folding = Folding(key, evidence, charters.at)
         steps, moved = settle(items, folding, whole=reading.whole)
         known = frozenset(item.event.event_id for item in items)
-        replay = Replay(key, evidence, known, set_back, whole=reading.whole)
+        replay = Replay(key, evidence, known, set_back, charters.apart, whole=reading.whole)
         stories[key] = replay.tell(steps, charters.at, reading.as_of_ms)
         mended += [_of(Remark.ORDER_MENDED, event, MENDED.format(event.event_id), key) for event in moved]
     found = [finding for story in stories.values() for finding in story.found]
     found += [*mended, *(_of(Remark.CLOCK_SET_BACK, reading.events[at], SET_BACK) for at in set_back)]
     found += _stray_heads(evidence, stories, reading)
-    found += Executions(stories, nodes.accounts()).judge(reading.events)
-    found += [*nodes.judge(), *charters.judge(), *_taken_away(reading), *_whole(reading)]
+    found += Executions(stories, nodes.accounts(), charters.apart).judge(reading.events)
+    found += [*nodes.judge(), *charters.judge(), *_taken_away(reading)]
+    found += [*_whole(reading), *charters.reader(reading)]
     found += _states(reading, stories)
     found.sort(key=lambda finding: finding.ts_ms)
     holds = sorted((h for s in stories.values() for h in s.holds), key=lambda h: (h.since_ms, h.epoch))
@@ -76,7 +78,7 @@ def _by_key(reading: Reading) -> dict[ClaimKey, list[Item]]:
     keys: set[ClaimKey] = set()
     for event in reading.events:
         if isinstance(event, Take):
-            asked[(event.sender, event.incarnation)].add(event.key)
+            asked[(event.who.account, event.who.incarnation)].add(event.key)
         if isinstance(event, Take | Release | MemoryWrite | Restate):
             keys.add(event.key)
         elif isinstance(event, Heartbeat):
@@ -111,14 +113,15 @@ def _by_key(reading: Reading) -> dict[ClaimKey, list[Item]]:
 
 
 def _set_back(reading: Reading) -> list[int]:
-    """The places before which the clock was set back."""
+    """The places before which a server's clock was set back. Others' backlogs are only late."""
     places: list[int] = []
-    high_ms = 0
+    highs_ms: dict[str, int] = defaultdict(int)
     for place, event in enumerate(reading.events):
-        if event.ts_ms and event.ts_ms < high_ms - SET_BACK_MS:
+        server = server_of(event.sender)
+        if event.ts_ms and event.ts_ms < highs_ms[server] - SET_BACK_MS:
             places.append(place)
-            high_ms = event.ts_ms
-        high_ms = max(high_ms, event.ts_ms)
+            highs_ms[server] = event.ts_ms
+        highs_ms[server] = max(highs_ms[server], event.ts_ms)
     return places
 
 
@@ -143,7 +146,7 @@ def _stray_heads(evidence: Evidence, stories: Mapping[ClaimKey, Story], reading:
 
 
 class _Charters:
-    """The room's rules: named once, for ever. Nodes go by the newest, so the fold does too."""
+    """The room's rules. Nodes go by the newest bounds, but home and mode are the first's for ever."""
 
     def __init__(self, reading: Reading) -> None:
         self._events = [
@@ -155,11 +158,29 @@ class _Charters:
         stated = [event for event in reading.state if isinstance(event, Charter)]
         first = legible[0][1] if legible else stated[0] if stated else None
         self._places = [place for place, _ in legible]
-        self._bounds = [_bounds(first), *(_bounds(charter) for _, charter in legible)]
+        self._first = _bounds(first)
+        home, available = self._first.home, self._first.available
+        later = (replace(_bounds(charter), home=home, available=available) for _, charter in legible)
+        self._bounds = [self._first, *later]
 
     def at(self, place: int) -> Bounds:
         """The bounds that held there."""
         return self._bounds[bisect_right(self._places, place)]
+
+    def apart(self, account: UserId) -> bool:
+        """Whether the account may claim by its own server's stream: what is void at home it may still do."""
+        return self._first.available and not self._first.at_home(account)
+
+    def reader(self, reading: Reading) -> Iterator[Finding]:
+        """Whoever reads off the home server reads another order than the one that decided."""
+        if reading.reader is None or self._first.at_home(reading.reader):
+            return
+        what = (
+            f"read from {server_of(reading.reader)}, but the order of events on {self._first.home} decides: "
+            "where links were cut or slow the two differ, and what this finds need not be so; "
+            f"audit by an account on {self._first.home}"
+        )
+        yield Finding(Remark.OFF_HOME, what, reading.as_of_ms, sender=reading.reader)
 
     def judge(self) -> Iterator[Finding]:
         """A second charter that says something else is a breach."""
@@ -238,7 +259,7 @@ def _names_dead(event: RoomEvent | Rejected, head: Head, ended: set[tuple[UserId
     """
     match event:
         case Take():
-            return event.epoch == head.epoch and (event.sender, event.incarnation) in ended
+            return event.epoch == head.epoch and (event.who.account, event.who.incarnation) in ended
         case Restate():
             named = {(holder.account, holder.incarnation) for holder in event.head.holders}
             return event.head.epoch == head.epoch and named <= ended

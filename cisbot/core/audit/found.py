@@ -41,11 +41,13 @@ class Remark(StrEnum):
     LAPSED = "lapsed"  # a lease ran out, and another node took over
     LATE_OUTCOME = "late-outcome"
     RAN_ON = "ran-on"  # tasks were told of after the hold had ended
+    RAN_APART = "ran-apart"  # under a claim void at home, off it, in a room that allows for that
     LATE_WORDS = "late-words"  # a request of a process that was over by then
     STATE_OLD = "state-old"  # the state waits for somebody to restate it
     ORDER_MENDED = "order-mended"  # read elsewhere than where it was in the stream
     ORDER_UNPROVEN = "order-unproven"
     CLOCK_SET_BACK = "clock-set-back"  # the homeserver's: times before and after can't be compared
+    OFF_HOME = "off-home"  # read on a server whose order does not decide
     NOT_WHOLE = "not-whole"  # the reading does not begin with the room
     UNREADABLE = "unreadable"
 
@@ -118,13 +120,15 @@ class Reading:
     """The room as it was read: `events` in the homeserver's order, the oldest first.
 
     `whole`: from the room's first event. `as_of_ms`: the time of the reading, by the homeserver's clock as
-    nearly as it is known. `state` is empty where it could not be read.
+    nearly as it is known. `state` is empty where it could not be read. `reader`: whose homeserver told; None
+    where that is not known.
     """
 
     events: tuple[RoomEvent | Rejected, ...]
     state: tuple[RoomEvent | Rejected, ...]
     whole: bool
     as_of_ms: int
+    reader: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cisbot.core.audit.found import Breach, Finding, Remark
+from cisbot.core.audit.found import Breach, Finding, Reading, Remark
 from cisbot.core.ids import Incarnation, NodeId, UserId
 from cisbot.core.room.events import (
+    Asker,
     End,
     Heartbeat,
     Intent,
@@ -18,9 +19,9 @@ from cisbot.core.room.events import (
     Rejected,
     Release,
     Restate,
-    RoomEvent,
     Take,
 )
+from cisbot.core.room.wire import T_INTENT
 
 LATE_MS = 20_000  # how long a request of a process that is over may have been on its way
 Spoken = Take | Release | Heartbeat | Probe | End | Intent | Restate | MemoryWrite | NodeRecord
@@ -40,11 +41,16 @@ class _Life:
 class Nodes:
     """All that is known of nodes. Feed it the whole reading, its state too, then ask."""
 
-    def __init__(self, events: Iterable[RoomEvent | Rejected], state: Iterable[RoomEvent | Rejected]) -> None:
-        self._events = [event for event in events if isinstance(event, Spoken)]
+    def __init__(self, reading: Reading) -> None:
+        self._events = [event for event in reading.events if isinstance(event, Spoken)]
+        asked = [event for event in self._events if isinstance(event, Intent)]
+        self._askers = {Asker(e.sender, e.node, e.incarnation, e.nonce) for e in asked}
+        bare = [e for e in reading.events if isinstance(e, Rejected) and e.redacted and e.type == T_INTENT]
+        self._hidden = {event.sender for event in bare}  # who may have asked all the same
+        self._whole = reading.whole
         self._owners: dict[NodeId, set[UserId]] = defaultdict(set)
         self._processes: dict[Incarnation, set[UserId]] = defaultdict(set)
-        for event in (*self._events, *state):
+        for event in (*self._events, *reading.state):
             if isinstance(event, NodeRecord):
                 self._owners[event.node].add(event.sender)
                 self._processes[event.incarnation].add(event.sender)
@@ -58,6 +64,8 @@ class Nodes:
         lives: dict[Process, _Life] = {}
         for event in self._events:
             yield from self._spoke_for(event)
+            if isinstance(event, Take) and event.asker is not None:
+                yield from self._granted_to(event, event.asker)
             yield from self._lived(event, lives)
         yield from _twins(lives)
 
@@ -65,13 +73,27 @@ class Nodes:
         if isinstance(event, NodeRecord):
             return
         node = None if isinstance(event, Restate | MemoryWrite) else event.node
+        if (another := self._another(event.sender, node, event.incarnation)) is not None:
+            yield _finding(Breach.SPEAKS_FOR_ANOTHER, event, f"{event.sender} speaks as {another}")
+
+    def _another(self, account: UserId, node: NodeId | None, incarnation: Incarnation) -> str | None:
+        """The name that is not this account's, and whose it is."""
         owners = self._owners.get(node, set()) if node is not None else set()
-        real = self._processes.get(event.incarnation, set())
-        for whose, name in ((owners, f"node {node}"), (real, f"incarnation {event.incarnation}")):
-            if whose and event.sender not in whose:
-                what = f"{event.sender} speaks as {name}, which is {', '.join(sorted(whose))}"
-                yield _finding(Breach.SPEAKS_FOR_ANOTHER, event, what)
-                return
+        real = self._processes.get(incarnation, set())
+        for whose, name in ((owners, f"node {node}"), (real, f"incarnation {incarnation}")):
+            if whose and account not in whose:
+                return f"{name}, which is {', '.join(sorted(whose))}"
+        return None
+
+    def _granted_to(self, grant: Take, asker: Asker) -> Iterator[Finding]:
+        """A grant repeats what its asker says of itself: a lie in that is its intent's, and told there."""
+        if asker in self._askers:
+            return
+        to = f"{grant.sender} grants to {asker.account}"
+        if (another := self._another(asker.account, asker.node, asker.incarnation)) is not None:
+            yield _finding(Breach.SPEAKS_FOR_ANOTHER, grant, f"{to} as {another}")
+        elif self._whole and asker.account not in self._hidden:
+            yield _finding(Breach.SPEAKS_FOR_ANOTHER, grant, f"{to} what that never asked for")
 
     @staticmethod
     def _lived(event: Spoken, lives: dict[Process, _Life]) -> Iterator[Finding]:

@@ -6,11 +6,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from cisbot.core.audit.evidence import Claimed, Evidence, Vouch
+from cisbot.core.audit.evidence import Claimed, Evidence, Vouch, claimed_by
 from cisbot.core.audit.found import Breach, Finding, Hold, HoldEnd, Remark, VoidClaim
 from cisbot.core.audit.order import Step, Told, unproven
 from cisbot.core.claims.state import Accepted, Bounds, Head, Void, VoidReason, from_carried
-from cisbot.core.ids import ClaimKey, EventId, RunId
+from cisbot.core.ids import ClaimKey, EventId, RunId, UserId, server_of
 from cisbot.core.room.events import (
     ClaimEvent,
     End,
@@ -47,10 +47,11 @@ class Replay:
 
     def __init__(
         self, key: ClaimKey, evidence: Evidence, known: frozenset[EventId], set_back: Sequence[int],
-        *, whole: bool,
+        apart: Callable[[UserId], bool], *, whole: bool,
     ) -> None:  # fmt: skip
         self.story = Story(key, unjudged=not whole)
         self._evidence, self._known, self._whole = evidence, known, whole
+        self._apart = apart
         self._set_back = set_back  # the places before which the homeserver's clock was
         self._place = 0
         self._signs: dict[int, int] = {}  # of holds, by their place in `holds`: where in the reading
@@ -120,13 +121,13 @@ class Replay:
                 self.story.holds[at] = replace(hold, renewals=hold.renewals + 1, last_sign_ms=sign_ms)
 
     def _granted(self, take: Take, holder: Holder) -> None:
-        story = self.story
-        claimed = (take.key, take.sender, take.incarnation, take.epoch)
+        story, who = self.story, take.who
+        claimed = claimed_by(take)
         story.granted[claimed] = self._open[(holder.slot, holder.epoch)] = len(story.holds)
         self._signs[len(story.holds)] = self._place
         story.holds.append(
             Hold(
-                take.key, take.slot, take.epoch, take.node, take.sender, take.incarnation, take.run,
+                take.key, take.slot, take.epoch, who.node, who.account, who.incarnation, take.run,
                 take.dag, take.scope, take.lease_s, take.event_id, take.ts_ms, take.ts_ms, 0, None,
                 HoldEnd.HELD, None, 0,
             )
@@ -151,9 +152,9 @@ class Replay:
         """A slot that is taken from another must have lapsed."""
         for gone in verdict.freed:
             at = self._open.get((gone.slot, gone.epoch))
-            if at is None or gone.account == take.sender:
+            if at is None or gone.account == take.who.account:
                 continue
-            servers = {user.partition(":")[2] for user in (gone.account, take.sender)}
+            servers = {server_of(user) for user in (gone.account, take.sender)}
             since = bisect_right(self._set_back, self._signs.get(at, 0))
             if len(servers) > 1 or since < bisect_right(self._set_back, self._place):
                 continue  # times of two clocks, or of one that was set between, can't be compared
@@ -162,28 +163,30 @@ class Replay:
             if silent_ms < FASTER * 1000 * hold.lease_s:
                 self._breach(
                     Breach.TAKEN_EARLY, take,
-                    f"took epoch {hold.epoch} from {hold.node} {silent_ms / 1000:.1f} s after its last sign "
-                    f"of life; its lease is {hold.lease_s} s",
+                    f"{_took(take)} epoch {hold.epoch} from {hold.node} {silent_ms / 1000:.1f} s after its "
+                    f"last sign of life; its lease is {hold.lease_s} s",
                 )  # fmt: skip
             else:
                 self._remark(
                     Remark.LAPSED, take,
-                    f"took over from {hold.node} (epoch {hold.epoch}), whose lease had run out "
+                    f"{_took(take)} over from {hold.node} (epoch {hold.epoch}), whose lease had run out "
                     f"{max(0, take.ts_ms - _lapses_ms(hold)) / 1000:.1f} s before",
                 )  # fmt: skip
 
     def _void(self, event: ClaimEvent, verdict: Void) -> None:
         story = self.story
         if isinstance(event, Take | Release):
-            action = "take" if isinstance(event, Take) else "release"
+            action, node, account = "release", event.node, event.sender
+            if isinstance(event, Take):
+                action, node, account = "take", event.who.node, event.who.account
             story.voids.append(
                 VoidClaim(
-                    story.key, event.epoch, event.node, event.sender, event.run, action, event.event_id,
-                    event.ts_ms, verdict.reason.value,
+                    story.key, event.epoch, node, account, event.run, action, event.event_id, event.ts_ms,
+                    verdict.reason.value,
                 )
             )  # fmt: skip
         if isinstance(event, Take):
-            story.refused.add((event.key, event.sender, event.incarnation, event.epoch))
+            story.refused.add(claimed_by(event))
         if isinstance(event, Take | MemoryWrite):
             self._bounds_broken(event, verdict.reason)
         if isinstance(event, Heartbeat):
@@ -210,6 +213,9 @@ class Replay:
                 continue
             void = claimed in self.story.refused
             what = f"renews epoch {renewal.epoch}, " + ("though its take was void" if void else "never held")
+            if void and self._apart(beat.sender):
+                self._remark(Remark.RAN_APART, beat, what)
+                continue
             self._breach(Breach.VOID_RAN if void else Breach.NOT_HELD, beat, what)
 
     # -- carried heads ---------------------------------------------------------------------------
@@ -281,6 +287,11 @@ def _finding(kind: Breach | Remark, key: ClaimKey, event: Told, what: str) -> Fi
     run = RunId(event.run) if isinstance(event, Take | Release) else None
     said = f"{getattr(event, 'node', None) or event.sender} {what}"
     return Finding(kind, said, event.ts_ms, key, run, event.event_id, event.sender)
+
+
+def _took(take: Take) -> str:
+    """Who sends a grant takes for another."""
+    return "took" if take.asker is None else f"took for {take.asker.node}"
 
 
 def _lapses_ms(hold: Hold) -> int:

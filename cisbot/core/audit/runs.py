@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cisbot.core.audit.evidence import Claimed
@@ -28,8 +28,13 @@ class _End:
 class Executions:
     """Which runs were executed, by whom, as far as releases and messages tell."""
 
-    def __init__(self, stories: Mapping[ClaimKey, Story], nodes: frozenset[UserId]) -> None:
-        self._stories, self._nodes = stories, nodes
+    def __init__(
+        self,
+        stories: Mapping[ClaimKey, Story],
+        nodes: frozenset[UserId],
+        apart: Callable[[UserId], bool],
+    ) -> None:
+        self._stories, self._nodes, self._apart = stories, nodes, apart
         self._unjudged = any(story.unjudged for story in stories.values())
         self._ends: dict[RunId, list[_End]] = defaultdict(list)
         self._holds: dict[tuple[RunId, UserId, int], Hold] = {}
@@ -60,7 +65,7 @@ class Executions:
             void = claimed in story.refused
             what = "though its take was void" if void else "which it never held"
             yield Finding(
-                Breach.VOID_RAN if void else Breach.NOT_HELD,
+                self._without_hold(event.sender, void=void),
                 f"{event.node} says {short_id(event.run)} {outcome} under epoch {event.epoch}, {what}",
                 event.ts_ms, event.key, event.run, event.event_id, event.sender,
             )  # fmt: skip
@@ -74,6 +79,11 @@ class Executions:
                 f"after its hold had ended ({hold.end})",
                 event.ts_ms, event.key, event.run, event.event_id, event.sender,
             )  # fmt: skip
+
+    def _without_hold(self, account: UserId, *, void: bool) -> Breach | Remark:
+        if void and self._apart(account):
+            return Remark.RAN_APART
+        return Breach.VOID_RAN if void else Breach.NOT_HELD
 
     def _message(self, event: Message, said: set[tuple[RunId, UserId, int]]) -> Iterator[Finding]:
         block = event.block or {}
@@ -89,7 +99,7 @@ class Executions:
             void = claim in self._void
             what = "though its take was void" if void else "which it never held"
             yield Finding(
-                Breach.VOID_RAN if void else Breach.NOT_HELD,
+                self._without_hold(event.sender, void=void),
                 f"{event.sender} tells of tasks of {short_id(RunId(run))} under epoch {epoch}, {what}",
                 event.ts_ms, None, RunId(run), event.event_id, event.sender,
             )  # fmt: skip

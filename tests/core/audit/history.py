@@ -11,11 +11,14 @@ from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import FREE, Bounds, carried
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, Nonce, RunId, UserId
 from cisbot.core.room.events import (
+    Asker,
+    Asks,
     CarriedHead,
     Charter,
     ClaimEvent,
     End,
     Heartbeat,
+    Intent,
     JsonMap,
     MemoryWrite,
     Message,
@@ -39,19 +42,20 @@ LEASE_S, LEASE_MAX_S, STEP_MAX = 30, 60, 1_000
 class History:
     """A room that `audit` may read. Every method appends one event, a second after the one before."""
 
-    def __init__(self, *names: str, ms: int = 1_000_000) -> None:
+    def __init__(self, *names: str, ms: int = 1_000_000, available: bool = False) -> None:
         self.events: list[RoomEvent | Rejected] = []
         self.state: list[RoomEvent | Rejected] = []
         self.ledger = Ledger(Bounds(LEASE_MAX_S, STEP_MAX))
         self.ms = ms
         self.whole = True
-        self.charter()
+        self.reader: UserId | None = None
+        self.charter(available=available)
         for name in names or ("a", "b", "c"):
             self.record(name)
 
     def report(self) -> Report:
         """The audit, a second after the last event."""
-        return audit(Reading(tuple(self.events), tuple(self.state), self.whole, self.ms + 1_000))
+        return audit(Reading(tuple(self.events), tuple(self.state), self.whole, self.ms + 1_000, self.reader))
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
@@ -72,8 +76,14 @@ class History:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def charter(self, home: str = "hs", lease_s_max: int = LEASE_MAX_S) -> Charter:
-        return self.add(Charter(*self._envelope("op"), 1, home, lease_s_max, STEP_MAX))
+    def charter(
+        self, home: str = "hs", lease_s_max: int = LEASE_MAX_S, *, available: bool = False
+    ) -> Charter:
+        """The room's rules; the first of them names the home."""
+        said = Charter(*self._envelope("op"), 1, home, lease_s_max, STEP_MAX, available=available)
+        if not self.ledger.bounds.home:
+            self.ledger.bounds = Bounds(lease_s_max, STEP_MAX, home, available)
+        return self.add(said)
 
     def record(self, name: str, *, node: str = "", life: int = 1, gone: bool = False) -> NodeRecord:
         return self.add(
@@ -85,7 +95,7 @@ class History:
     def take(
         self, name: str, run: str = "$r", *, key: ClaimKey = KEY, epoch: int = 0, after: str = "",
         slot: int = 0, scope: str = "project-p", lease_s: int = LEASE_S, life: int = 1, node: str = "",
-        seen: CarriedHead | None = None,
+        seen: CarriedHead | None = None, asker: Asker | None = None,
     ) -> Take:  # fmt: skip
         """Asks for the next epoch on the head as it is, or as its sender saw it, unless told otherwise."""
         head = seen or self.head(key)
@@ -94,13 +104,23 @@ class History:
             Take(
                 *self._envelope(name), key, NodeId(node or name), process(name, life), self._nonce(), slot,
                 epoch or head.epoch + 1, stands, RunId(run), "backup", scope, lease_s, "0", False,
-                head if head.after is not None and not after else None,
+                head if head.after is not None and not after else None, asker=asker,
             )
         )  # fmt: skip
 
-    def rival(self, name: str, run: str = "$r") -> Take:
+    def rival(self, name: str, run: str = "$r", *, asker: Asker | None = None) -> Take:
         """A take on the key as it was at first: it comes second, and is void."""
-        return self.take(name, run, seen=carried(KEY, FREE))
+        return self.take(name, run, seen=carried(KEY, FREE), asker=asker)
+
+    def ask(self, name: str, run: str = "$r", *, node: str = "") -> Asker:
+        """Asks for a grant; what that must name."""
+        said = self.add(
+            Intent(
+                *self._envelope(name), KEY, NodeId(node or name), process(name, 1), self._nonce(), 1,
+                RunId(run), Asks("backup", "project-p", LEASE_S, "0"),
+            )
+        )  # fmt: skip
+        return Asker(said.sender, said.node, said.incarnation, said.nonce)
 
     def release(
         self, name: str, epoch: int = 1, outcome: Outcome | None = Outcome.SUCCEEDED, run: str = "$r", *,
@@ -179,8 +199,8 @@ class History:
 
 
 def account(name: str) -> UserId:
-    """The account of a node."""
-    return UserId(f"@{name}:hs")
+    """The account of a node: on the home server, but that of `away` is on another."""
+    return UserId(f"@{name}:{'elsewhere' if name == 'away' else 'hs'}")
 
 
 def process(name: str, life: int) -> Incarnation:

@@ -24,14 +24,15 @@ from tests.core.audit.history import (
 
 GLOBAL = ClaimKey("global")
 Plant = Callable[[History, bool], None]
-PLANTS: list[tuple[Breach, Plant]] = []
+Plants = list[tuple[Breach, Plant]]
+PLANTS: Plants = []
 
 
-def plants(kind: Breach) -> Callable[[Plant], Plant]:
+def plants(kind: Breach, into: Plants = PLANTS) -> Callable[[Plant], Plant]:
     """Register a history that is wrong, or its healthy twin."""
 
     def note(plant: Plant) -> Plant:
-        PLANTS.append((kind, plant))
+        into.append((kind, plant))
         return plant
 
     return note
@@ -40,6 +41,11 @@ def plants(kind: Breach) -> Callable[[Plant], Plant]:
 @pytest.mark.parametrize(("kind", "plant"), PLANTS, ids=lambda one: getattr(one, "__name__", ""))
 @pytest.mark.parametrize("wrong", [True, False], ids=["wrong", "healthy"])
 def test_it_is_found_by_name(kind: Breach, plant: Plant, wrong: bool) -> None:
+    found_by_name(kind, plant, wrong=wrong)
+
+
+def found_by_name(kind: Breach, plant: Plant, *, wrong: bool) -> None:
+    """Its own kind is found, and no other; of its twin nothing."""
     history = History()
     plant(history, wrong)
     report = history.report()
