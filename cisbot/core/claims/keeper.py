@@ -132,7 +132,9 @@ class Keeper:
 
     def ask_end(self, now: float, *, leaving: bool = False) -> list[Ask]:
         """The request about the delayed end that is due, to be sent at once."""
-        return self.armed.due(now, idle=not self.holds and not leaving)
+        asks = self.armed.due(now, idle=not self.holds and not leaving)
+        self.mine_over = self.mine_over or self.armed.over is not None
+        return asks
 
     def end_answered(self, item: EndAnswer, now: float) -> list[Fact]:
         """What became of such a request: deadlines move, or this incarnation is over."""
