@@ -272,7 +272,7 @@ class Coordinator(Lifecycle):
         if unknown and self.resend.failed(item.txn, now.boot):
             return
         self.resend.over(item.txn)
-        if self.left and item.txn == end_txn(self.me.incarnation):
+        if self.left and isinstance(item, SendDone) and item.txn == end_txn(self.me.incarnation):
             self._out.asks.extend(self.keeper.armed.farewell())
         self._out.persist.append(Drop("outbox", item.txn))
         self.desk.voice.answers.sent(item.txn)

@@ -11,7 +11,7 @@ from pathlib import Path
 import cisbot
 from cisbot.core.claims.messages import Me
 from cisbot.core.coordinator import Coordinator
-from cisbot.core.effects import Answer, ArmEnd, CancelWork, MoveDeadline, Put, StartWork, Work
+from cisbot.core.effects import Answer, ArmEnd, CancelWork, MoveDeadline, Put, RestartEnd, StartWork, Work
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import RoomId, UserId
 from cisbot.core.inputs import EndAnswer, EndReply, Input, Stop, WorkerLost, WorkerReport
@@ -42,7 +42,7 @@ DATABASE = "node.db"
 SOCKET = "node.sock"
 GOODBYE_S = 5.0
 STEADY_S = 60.0  # an incarnation that lived so long was not hasty
-UNCLEAR_MAX = 3  # then one incarnation does without a delayed end
+VAIN_MAX = 3  # then one incarnation does without a delayed end
 
 Say = Callable[[str], None]
 Follow = Callable[[RoomId, str | None, "Node"], Awaitable[None]]
@@ -70,14 +70,19 @@ class Node:
         self.outbox: Outbox | None = None
         self._loop: NodeLoop | None = None
         self._stopped = asyncio.Event()
-        self._unclear = 0  # armings in a row of which nobody knows what became
+        self._vain = 0  # armings of which nobody knows what became, refused restarts; none worked since
         self._held: dict[Path, Identity] = {}
 
     def emit(self, item: Input) -> None:
         """Hand one input to the loop."""
         assert self._loop is not None
-        if isinstance(item, EndAnswer) and isinstance(item.asked, ArmEnd):
-            self._unclear = self._unclear + 1 if item.reply is EndReply.UNKNOWN else 0
+        match item:
+            case EndAnswer(ArmEnd(), EndReply.UNKNOWN) | EndAnswer(RestartEnd(), EndReply.REFUSED):
+                self._vain += 1
+            case EndAnswer(RestartEnd(), EndReply.DONE):
+                self._vain = 0
+            case _:
+                pass
         self._loop.emit(item)
 
     def fail(self, error: BaseException) -> None:
@@ -138,8 +143,8 @@ class Node:
     async def _end_delay_s(self) -> float:
         """The delay of this incarnation's delayed end; 0: it does without."""
         delay_s = self.settings.coordinator.armed_s if self.settings.node.execute else 0.0
-        if not delay_s or self._unclear >= UNCLEAR_MAX:
-            self._unclear = 0
+        if not delay_s or self._vain >= VAIN_MAX:
+            self._vain = 0
             return 0.0
         return delay_s if delay_s <= await delay_s_max(self.api) else 0.0
 

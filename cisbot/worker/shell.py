@@ -102,9 +102,7 @@ def _spawn(frame: StartTask, env: dict[str, str], log_fd: int, spares: Spares) -
         command = [frame.shell, "-e", "-c", frame.script]
         stdin = os.open(os.devnull, os.O_RDONLY)
     try:
-        spare = spares.take()
-        spare.start(command, env, frame.workdir, stdin, log_fd)
-        return spare.pid
+        return spares.start(command, env, frame.workdir, stdin, log_fd)
     finally:
         os.close(stdin)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import struct
@@ -18,7 +19,6 @@ from collections.abc import Mapping, MutableMapping, Sequence
 
 from cisbot.worker.parent import die_with_worker
 
-_MARK = "waiting"  # no attempt's: whoever looks for its own leaves the spare alone
 _CONTROL = 3
 _HEAD = struct.Struct("<QQ")  # bytes of the job; how many of its words are the command
 _ANSWER_BYTES = 8_192  # an error's number and the path that it is about
@@ -83,13 +83,33 @@ class Spares:
         with contextlib.suppress(OSError):
             self._next = self._next or self._fork()
 
-    def take(self) -> Spare:
-        """The one that is ready, or a new one; it is the caller's, in `live` too. Raises `OSError`."""
-        spare, self._next = self._next, None
-        if spare is not None and not spare.waits:
-            self._drop(spare)
-            spare = None
-        return spare or self._fork()
+    def start(
+        self, command: Sequence[str], env: Mapping[str, str], workdir: str, stdin: int, output: int
+    ) -> int:
+        """Have the one that is ready, or a new one, become the command; its pid, which stays in `live`.
+
+        Raises `OSError` or `ValueError`; nothing of it is left then.
+        """
+        try:
+            return self._become(self._take(), command, env, workdir, stdin, output)
+        except ConnectionError:  # it was dying, and has not read its job
+            return self._become(self._fork(), command, env, workdir, stdin, output)
+
+    def _become(
+        self,
+        spare: Spare,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        workdir: str,
+        stdin: int,
+        output: int,
+    ) -> int:
+        try:
+            spare.start(command, env, workdir, stdin, output)
+        except (OSError, ValueError):
+            del self._live[spare.pid]  # it is reaped: the number may be anybody's
+            raise
+        return spare.pid
 
     def close(self) -> None:
         """End the one that waits."""
@@ -97,9 +117,17 @@ class Spares:
             self._drop(self._next)
             self._next = None
 
+    def _take(self) -> Spare:
+        spare, self._next = self._next, None
+        if spare is not None and not spare.waits:
+            self._drop(spare)
+            spare = None
+        return spare or self._fork()
+
     def _fork(self) -> Spare:
         spare = Spare()
-        self._live[spare.pid] = _MARK
+        # Whoever looks for an attempt's own leaves it alone; no task may know the mark, and escape by it.
+        self._live[spare.pid] = secrets.token_hex(8)
         return spare
 
     def _drop(self, spare: Spare) -> None:

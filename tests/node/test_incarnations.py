@@ -10,16 +10,17 @@ import pytest
 from pydantic import SecretStr
 from typing_extensions import override
 
+from cisbot.core.claims import armed
 from cisbot.core.ids import NodeId, RoomId
 from cisbot.core.inputs import EndAnswer, Input, RoomBatch
 from cisbot.core.room.decode import decode
-from cisbot.core.settings import Coordinator, Matrix, Settings
+from cisbot.core.settings import END_DELAY_S_MIN, Coordinator, Matrix, Settings
 from cisbot.core.settings import Node as NodeSection
 from cisbot.errors import CisbotError
 from cisbot.matrix import waiting
 from cisbot.matrix.delayed import CAPABILITY
 from cisbot.matrix.http import Api
-from cisbot.node.build import UNCLEAR_MAX, Node
+from cisbot.node.build import VAIN_MAX, Node
 from tests.matrix.scripted import NODE, ROOM, Scripted, answer, limited, lose, refused, serve
 
 STATE = [
@@ -114,18 +115,33 @@ async def api(homeserver: Scripted) -> AsyncIterator[Api]:
 async def test_whose_arming_is_never_answered_does_without_in_the_end(
     homeserver: Scripted, api: Api, tmp_path: Path
 ) -> None:
-    arms = [*[lose] * UNCLEAR_MAX, answer({"event_id": "$end"})]
+    arms = [*[lose] * VAIN_MAX, answer({"event_id": "$end"})]
     homeserver.on("PUT", "/send/io.cisbot.end/", *arms)
     host = Host(homeserver, api, tmp_path)
-    host.stop_in = UNCLEAR_MAX + 1
+    host.stop_in = VAIN_MAX + 1
     await host.node.serve(host.follow)
-    assert host.lives == UNCLEAR_MAX + 1
+    assert host.lives == VAIN_MAX + 1
     ends = homeserver.of("PUT", "/send/io.cisbot.end/")
-    assert len([end for end in ends if "org.matrix.msc4140.delay" in end.query]) == UNCLEAR_MAX
-    assert len({end.body["incarnation"] for end in ends}) == UNCLEAR_MAX + 1
-    assert sum("going on as a new one" in line for line in host.said) == UNCLEAR_MAX
+    assert len([end for end in ends if "org.matrix.msc4140.delay" in end.query]) == VAIN_MAX
+    assert len({end.body["incarnation"] for end in ends}) == VAIN_MAX + 1
+    assert sum("going on as a new one" in line for line in host.said) == VAIN_MAX
     records = [request.body for request in homeserver.of("PUT", "/state/io.cisbot.node")]
     assert [record["gone"] for record in records] == [False, True], "nobody hears of those that never lived"
+
+
+async def test_whose_restarts_are_always_refused_does_without_in_the_end(
+    homeserver: Scripted, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that knows the stable paths only, say: no run could outlive the delay."""
+    monkeypatch.setattr(armed, "RESTARTS_PER_DELAY", 100)
+    homeserver.on("PUT", "/send/io.cisbot.end/", answer({"delay_id": "d", "event_id": "$end"}))
+    homeserver.on("POST", "/delayed_events/d/restart", refused(404, "M_UNRECOGNIZED"))
+    host = Host(homeserver, api, tmp_path, end_delay=END_DELAY_S_MIN)
+    host.stop_in = VAIN_MAX + 1
+    await host.node.serve(host.follow)
+    ends = homeserver.of("PUT", "/send/io.cisbot.end/")
+    assert len([end for end in ends if "org.matrix.msc4140.delay" in end.query]) == VAIN_MAX
+    assert sum("going on as a new one" in line for line in host.said) == VAIN_MAX
 
 
 async def test_off_by_the_settings_nothing_is_asked(homeserver: Scripted, api: Api, tmp_path: Path) -> None:

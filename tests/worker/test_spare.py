@@ -53,13 +53,48 @@ def test_a_dead_one_is_replaced_and_every_one_is_reaped(sink: int) -> None:
     (first,) = live
     os.kill(first, signal.SIGKILL)
     os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
-    second = spares.take()
-    assert list(live) == [second.pid] != [first]
-    assert become(second, sink, "true") == 0
+    null = os.open(os.devnull, os.O_RDONLY)
+    second = spares.start(["true"], ENV, "/", null, sink)
+    os.close(null)
+    assert list(live) == [second] != [first]
+    assert os.waitpid(second, 0) == (second, 0)
     spares.prepare()
     spares.close()
     with pytest.raises(ChildProcessError):
         os.waitpid(first, os.WNOHANG)
+
+
+def test_one_that_could_not_start_is_forgotten(sink: int) -> None:
+    live: dict[int, str] = {}
+    spares = Spares(live)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for command, workdir in ((["true"], "/nowhere"), (["no-such-command"], "/"), (["a\0b"], "/")):
+        with pytest.raises((OSError, ValueError)):
+            spares.start(command, ENV, workdir, null, sink)
+        assert live == {}, "whoever gets its number would be spared"
+    os.close(null)
+
+
+def test_no_process_can_pass_for_one() -> None:
+    live: dict[int, str] = {}
+    spares = Spares(live)
+    spares.prepare()
+    assert len(set(live.values()) | marks_of_another()) == 2, "a mark that is known is anybody's"
+    env = {"CIS_ATTEMPT": "waiting"}
+    with subprocess.Popen(["sleep", "60"], env=ENV | env, start_new_session=True) as stray:
+        assert stray.pid in [proc.pid for proc in owned(read_table(), os.getpid(), 0, live)]
+        stray.kill()
+    spares.close()
+
+
+def marks_of_another() -> set[str]:
+    """The mark of one more spare."""
+    live: dict[int, str] = {}
+    spares = Spares(live)
+    spares.prepare()
+    marks = set(live.values())
+    spares.close()
+    return marks
 
 
 def test_it_is_no_stray_of_an_attempt_that_ends() -> None:

@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from cisbot.core.claims.armed import END_SENT
+from cisbot.core.claims.messages import end_txn
+from cisbot.core.inputs import SendFailed
 from cisbot.core.room.events import JsonMap
 from cisbot.core.room.wire import T_CHARTER, T_END, T_INTENT
 from tests.world.delays import Fault
@@ -150,8 +151,17 @@ def test_without_a_word_from_the_homeserver_the_tasks_are_dead_before_anybody_el
     holder.mute = False
     world.wait(3)
     assert holder.alive
-    assert holder.over == [f"this incarnation is over: {END_SENT}"]
+    assert len(holder.over) == 1
     finish(world, run)
+
+
+def test_a_restart_that_is_refused_for_ever_costs_an_incarnation_and_no_run() -> None:
+    world = World([JOB], nodes=1, end_delay_s=DELAY_S)
+    (node,) = world.machines
+    world.delays.faults[node.account] += [Fault.REFUSED] * 2  # one restart, and the next arming
+    world.wait(2 * DELAY_S)
+    assert len(node.over) == 1
+    finish(world, world.say("!dag publish job"))
 
 
 def test_restarts_whose_answers_are_lost_keep_it_from_being_sent_but_prove_nothing() -> None:
@@ -159,7 +169,6 @@ def test_restarts_whose_answers_are_lost_keep_it_from_being_sent_but_prove_nothi
     world.delays.faults[holder.account] += [Fault.UNANSWERED] * 12
     world.wait(DELAY_S + 1)
     assert not holder.running, "it could not know"
-    assert not holder.over
     world.wait(10)
     finish(world, run)
 
@@ -216,6 +225,33 @@ def test_a_charter_can_forbid_it() -> None:
     assert holder.running, "its lease alone holds"
     finish(world, run)
     assert ends(world) == 0
+
+
+@pytest.mark.parametrize("fault", [Fault.LIMITED, Fault.UNSENT, Fault.LOST, Fault.REFUSED])
+def test_forbidden_by_the_charter_it_is_taken_back_though_not_at_the_first_try(fault: Fault) -> None:
+    world, holder, run = running()
+    world.delays.faults[holder.account].append(fault)
+    charter: JsonMap = {"version": 1, "home": HOME, "lease_s_max": 600, "delayed_ends": False}
+    asked = len(world.delays.requests)
+    world.room.put(OPERATOR, T_CHARTER, charter, state_key="")
+    world.settle()
+    assert len(world.delays.requests) == asked + 2, "each once"
+    world.wait(DELAY_S + 1)
+    assert not world.delays.waiting
+    finish(world, run)
+
+
+def test_an_end_that_was_refused_leaves_the_delayed_one_in_place() -> None:
+    world = World([JOB], nodes=1, end_delay_s=DELAY_S)
+    (node,) = world.machines
+    node.mute = True
+    node.stop(world.now)
+    assert node.done
+    last = end_txn(node.coordinator.me.incarnation)
+    node.feed(SendFailed(last, "M_FORBIDDEN", "no"), world.now)
+    assert len(world.delays.waiting) == 1
+    world.delays.fire(world.boot + DELAY_S)
+    assert ends(world) == 1
 
 
 FAULTS = [Fault.NONE, Fault.LOST, Fault.UNANSWERED]

@@ -21,6 +21,7 @@ RETRIES_PER_DELAY = 12  # where a restart got no answer
 RETRY_S_MIN = 0.25
 ANSWERS_PER_DELAY = 6  # a request that hangs leaves time for another one
 ANSWER_S_MIN = 1.0
+ANSWER_S_MAX = 15.0  # nothing is claimed before an arming is answered
 END_SENT = "its delayed end was sent: the homeserver did not hear from it in time"
 
 
@@ -42,7 +43,7 @@ class Armed:
     def __init__(self, me: Me, delay_s: float, span: Callable[[float], float]) -> None:
         self._me = me
         self._delay_s = delay_s
-        self._answer_s = max(delay_s / ANSWERS_PER_DELAY, ANSWER_S_MIN)
+        self._answer_s = min(max(delay_s / ANSWERS_PER_DELAY, ANSWER_S_MIN), ANSWER_S_MAX)
         self._span = span
         self.until = math.inf  # boot time; no task may live on without a confirmed restart
         self.over: str | None = None  # why this incarnation is over
@@ -51,11 +52,15 @@ class Armed:
         self._delay_id = ""
         self._sent = 0.0
         self._waiting = False  # for an answer to a restart or a cancel
-        self._at: float | None = None  # when the next request is due
+        self._failed: EndAnswer | None = None  # the last one, where it did not work
+        self._at: float | None = None  # when the next request is due; to take it back, None: at once
 
     def allow(self, *, allowed: bool) -> None:
         """The charter allows or forbids them; one that is armed is then cancelled."""
-        self._allowed = allowed and self._delay_s > 0
+        allowed = allowed and self._delay_s > 0
+        if self._phase is Phase.ARMED and self._allowed and not allowed:
+            self._at = None
+        self._allowed = allowed
 
     @property
     def bound(self) -> bool:
@@ -74,22 +79,31 @@ class Armed:
         return self.until - now > self._delay_s / RESTARTS_PER_DELAY
 
     def due(self, now: float, *, idle: bool) -> list[Ask]:
-        """The request that is due. Armed only while `idle`: if its answer is lost, nothing else is."""
+        """The request that is due. Armed only while `idle`: if its answer is lost, nothing else is.
+
+        What can't be kept from being sent ends an incarnation that is idle: it could never claim again.
+        """
         if self._phase is Phase.NONE and self._allowed and idle and (self._at is None or now >= self._at):
             self._phase, self._sent, self._at = Phase.ARMING, now, None
             self.until = now + self._span(self._delay_s)
-            return [ArmEnd(delayed_end(self._me), self._delay_s, self._delay_s / 2)]
+            return [ArmEnd(delayed_end(self._me), self._delay_s, min(self._delay_s / 2, ANSWER_S_MAX))]
         if self._phase is Phase.NONE and self._at is not None and now >= self._at:
             self._at = None  # not now; the next step in which nothing is held tries
         if self._phase is not Phase.ARMED or self._waiting:
             return []
-        if not self._allowed:
-            self._waiting = True
+        if idle and self._failed is not None and self._hopeless(self._failed, now):
+            self.ended(f"its delayed end can't be restarted ({self._failed.why or self._failed.reply.value})")
+            return []
+        if not self._allowed and (self._at is None or now >= self._at):
+            self._waiting, self._at = True, None
             return [self.cancel()]
         if self._at is not None and now >= self._at:
             self._waiting, self._sent, self._at = True, now, None
             return [RestartEnd(self._delay_id, self._answer_s)]
         return []
+
+    def _hopeless(self, failed: EndAnswer, now: float) -> bool:
+        return failed.reply is EndReply.REFUSED or now >= self.until
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
@@ -111,7 +125,7 @@ class Armed:
             case RestartEnd() if self._phase is Phase.ARMED:
                 self._restarted(item, now)
             case CancelEnd() if self._phase is Phase.ARMED:
-                self._cancelled(item)
+                self._cancelled(item, now)
             case _:
                 pass
 
@@ -123,7 +137,7 @@ class Armed:
         match item.reply:
             case EndReply.DONE:
                 self._phase, self._delay_id = Phase.ARMED, item.delay_id
-                self._at = self._sent + self._delay_s / RESTARTS_PER_DELAY
+                self._restart_later()
             case EndReply.LIMITED | EndReply.UNSENT:  # it certainly did nothing
                 self._phase, self.until = Phase.NONE, math.inf
                 self._at = now + max(item.wait_s, self._delay_s / RESTARTS_PER_DELAY)
@@ -137,16 +151,26 @@ class Armed:
         match item.reply:
             case EndReply.DONE:
                 self.until = max(self.until, self._sent + self._span(self._delay_s))
-                self._at = self._sent + self._delay_s / RESTARTS_PER_DELAY
+                self._failed = None
+                self._restart_later()
             case EndReply.GONE:
                 self.ended(END_SENT)
             case _:
-                retry = max(item.wait_s, self._delay_s / RETRIES_PER_DELAY, RETRY_S_MIN)
-                self._at = now + retry
+                self._retry(item, now)
 
-    def _cancelled(self, item: EndAnswer) -> None:
+    def _restart_later(self) -> None:
+        self._at = self._sent + self._delay_s / RESTARTS_PER_DELAY if self._allowed else None
+
+    def _cancelled(self, item: EndAnswer, now: float) -> None:
         self._waiting = False
-        if item.reply is EndReply.DONE:
-            self._phase, self._at, self.until = Phase.NONE, None, math.inf
-        elif item.reply is EndReply.GONE:
-            self.ended("its delayed end was sent before it could be taken back")
+        match item.reply:
+            case EndReply.DONE:
+                self._phase, self._at, self._failed, self.until = Phase.NONE, None, None, math.inf
+            case EndReply.GONE:
+                self.ended("its delayed end was sent before it could be taken back")
+            case _:
+                self._retry(item, now)
+
+    def _retry(self, item: EndAnswer, now: float) -> None:
+        self._failed = item
+        self._at = now + max(item.wait_s, self._delay_s / RETRIES_PER_DELAY, RETRY_S_MIN)

@@ -132,7 +132,11 @@ class Keeper:
 
     def ask_end(self, now: float, *, leaving: bool = False) -> list[Ask]:
         """The request about the delayed end that is due, to be sent at once."""
-        return self.armed.due(now, idle=not self.holds and not leaving)
+        lived = self.armed.over is None
+        asks = self.armed.due(now, idle=not self.holds and not leaving)
+        if lived and self.armed.over is not None:
+            self._over(self.armed.over)  # idle, so no fact comes of it
+        return asks
 
     def end_answered(self, item: EndAnswer, now: float) -> list[Fact]:
         """What became of such a request: deadlines move, or this incarnation is over."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cisbot.core.claims.armed import RESTARTS_PER_DELAY
+from cisbot.core.claims.armed import ANSWER_S_MAX, RESTARTS_PER_DELAY
 from cisbot.core.claims.keeper import END_DUE, LEASE_OVER, RHO, Ended, Extended, Keeper, Won
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import Bounds
@@ -107,10 +107,32 @@ def test_an_unconfirmed_restart_moves_nothing_and_is_soon_tried_again() -> None:
         assert answer(node, asked(node, 102.0), reply, 102.5) == []
         assert node.holds[KEY].deadline == 100.0 + SPAN
         assert node.armed.deadline() == 102.5 + DELAY_S / 12
+        assert not node.mine_over
         facts, _ = node.due(100.0 + SPAN)
         assert [f.why for f in facts if isinstance(f, Ended)] == [END_DUE]
         assert not node.armed.fit(100.0 + SPAN)
-        assert not node.mine_over, "it was not sent, as far as is known"
+        assert node.ask_end(100.0 + SPAN) == []
+        assert node.mine_over, "it can claim nothing any more"
+        assert node.armed.bound
+        assert node.armed.deadline() is None
+
+
+def test_a_refused_restart_ends_an_incarnation_that_holds_nothing() -> None:
+    node = armed(100.0)
+    answer(node, asked(node, 102.0), EndReply.REFUSED, 102.1)
+    assert node.ask_end(102.1) == []
+    assert node.mine_over
+    assert node.armed.bound, "it goes on as a new one"
+
+
+def test_a_late_restart_that_nobody_refuses_comes_before_giving_up() -> None:
+    node = armed(100.0)
+    ask = asked(node, 100.0 + DELAY_S)  # the machine slept
+    assert isinstance(ask, RestartEnd)
+    answer(node, ask, EndReply.DONE, 100.1 + DELAY_S)
+    assert node.ask_end(100.1 + DELAY_S) == []
+    assert node.armed.fit(100.1 + DELAY_S)
+    assert not node.mine_over
 
 
 def test_a_restart_that_is_confirmed_late_revives_no_claim_but_the_incarnation_goes_on() -> None:
@@ -207,9 +229,51 @@ def test_what_could_not_be_taken_back_was_sent() -> None:
     node.armed.allow(allowed=False)
     ask = asked(node, 101.0)
     answer(node, ask, EndReply.UNKNOWN, 101.5)
-    ask = asked(node, 101.6)
-    answer(node, ask, EndReply.GONE, 101.7)
+    ask = asked(node, 101.5 + DELAY_S / 12)
+    answer(node, ask, EndReply.GONE, 102.1)
     assert node.mine_over
+
+
+def test_taking_it_back_is_tried_again_but_not_at_once_until_it_may_have_been_sent() -> None:
+    for reply in (EndReply.LIMITED, EndReply.UNSENT, EndReply.UNKNOWN, EndReply.REFUSED):
+        wait_s = 2.0 if reply is EndReply.LIMITED else 0.0
+        node = holding(armed(100.0), 100.2)
+        node.armed.allow(allowed=False)
+        answer(node, asked(node, 101.0), reply, 101.1, wait_s=wait_s)
+        again = 101.1 + (wait_s or DELAY_S / 12)
+        assert node.ask_end(101.1) == [], reply
+        node.armed.allow(allowed=False)
+        assert node.ask_end(again - 0.01) == [], "the charter says nothing new"
+        assert node.armed.deadline() == again
+        assert isinstance(asked(node, again), CancelEnd)
+        answer(node, CancelEnd("d1", 1.0), reply, again + 0.1)
+        node.due(100.0 + SPAN)
+        node.ask_end(100.0 + SPAN)
+        assert node.mine_over
+
+
+def test_what_is_asked_is_not_due_any_more() -> None:
+    node = armed(100.0)
+    node.armed.allow(allowed=False)
+    assert isinstance(asked(node, 101.0), CancelEnd)
+    assert node.deadline() is None, "else the timer would run in circles"
+
+
+def test_forbidden_while_a_restart_is_under_way_it_is_taken_back_after_it() -> None:
+    node = armed(100.0)
+    ask = asked(node, 102.0)
+    node.armed.allow(allowed=False)
+    assert node.ask_end(102.1) == []
+    answer(node, ask, EndReply.DONE, 102.2)
+    assert isinstance(asked(node, 102.2), CancelEnd)
+
+
+def test_a_request_that_hangs_holds_nobody_up_for_long() -> None:
+    node = keeper(86_400.0)
+    ask = asked(node, 100.0)
+    assert ask.timeout_s == ANSWER_S_MAX
+    answer(node, ask, EndReply.DONE, 101.0)
+    assert asked(node, 100.0 + 86_400 / 3).timeout_s == ANSWER_S_MAX
 
 
 # -- a homeserver of its own, with a clock of another rate -------------------------------------------
