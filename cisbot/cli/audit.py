@@ -62,6 +62,8 @@ def audit(args: argparse.Namespace) -> int:
     report = examine(reading)
     shown = only(report, key=args.key, run=args.one)
     print(as_json(shown, room, consistent=report.consistent) if args.json else as_text(shown, room))
+    if (args.key or args.one) and not shown.holds and not shown.voids:
+        say(f"audit: nothing in this room is called {args.key or args.one}; see them all without that option")
     if hidden := len(report.breaches) - len(shown.breaches):
         say(f"audit: {hidden} more inconsistencies are not shown, for they concern other keys or runs")
     return OK if report.consistent else INCONSISTENT

@@ -107,7 +107,9 @@ def summary(cluster: Cluster) -> None:
     print(f"  password   {cluster.passwords['operator']}\n  room       #tasks:{cluster.synapse.server_name}")
     print("  say        !dag help, !dag list, !dag publish backup_daily target=node-1 scope=proj-a")
     print(
-        f"or in another terminal:\n  .venv/bin/cisbot status --config {cluster.config('node-1')}", flush=True
+        f"or in another terminal:\n  .venv/bin/cisbot status --config {cluster.config('node-1')}\n"
+        f"  .venv/bin/cisbot audit --config {cluster.config('node-1')}",
+        flush=True,
     )
 
 

@@ -2,7 +2,9 @@
 
 run      a number of seeds; prints the transcript of the first history that breaks a rule
 soak     as many seeds as there is time for, on all cores; prints histories per second
-mutants  each rule switched off; writes the shortest transcript found to tests/sim/transcripts
+mutants  each rule switched off; writes the shortest transcript found over those in tests/sim/transcripts
+
+One history again, with its transcript if it breaks a rule: run --first SEED --seeds 1 --size SIZE
 """
 
 from __future__ import annotations
@@ -96,7 +98,9 @@ def mutants(first: int, seeds: int) -> int:
 
 def main() -> int:
     """The command line; 1 where a rule is broken, or a mutant lives."""
-    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.sim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("run", "soak", "mutants"))
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--first", type=int, default=0)

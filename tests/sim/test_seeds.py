@@ -1,6 +1,6 @@
 """20,000 histories, always the same ones, of which 200 have 50 nodes; `make soak` runs others.
 
-200 of them belong to the quick tests.
+100 of them belong to the quick tests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pytest
 from tests.sim.histories import transcript
 from tests.sim.plan import Size
 
-PIECES = {Size.SMALL: (19_400, 200), Size.MIDDLE: (400, 20), Size.LARGE: (200, 10)}
+PIECES = {Size.SMALL: (19_400, 100), Size.MIDDLE: (400, 20), Size.LARGE: (200, 10)}
 
 
 def pieces() -> list[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -194,4 +195,4 @@ Cluster.TestCase.settings = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-TestCluster = Cluster.TestCase
+TestCluster = pytest.mark.long(Cluster.TestCase)

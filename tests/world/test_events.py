@@ -181,6 +181,7 @@ def test_the_docs_tell_nothing_that_is_not_counted() -> None:
     assert told().keys() == SCENES.keys()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [20, 600, 12 * 3600.0])
 def test_a_thousand_tasks_cost_at_most_40_events(seconds: float) -> None:
     found = a_thousand_tasks(seconds)
@@ -195,6 +196,7 @@ def test_the_status_of_a_year_is_edited_33_times() -> None:
     assert edits <= 33  # with take, intent, status, last edit, release and final reply: 39
 
 
+@pytest.mark.long
 def test_fifty_nodes_cost_no_more_than_ten() -> None:
     """Whoever is asked: void writes, an end, twenty runs at once."""
     for nodes in (10, 50):

@@ -25,6 +25,7 @@ def publish(world: World, runs: int) -> None:
         world.settle()
 
 
+@pytest.mark.long
 def test_state_and_database_stay_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board, "RUNS_KEPT", 60)
     monkeypatch.setattr(board, "RUNS_SLACK", 20)

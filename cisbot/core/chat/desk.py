@@ -124,10 +124,9 @@ class Desk:
             self._end_told(self.board.runs[run.id], block.get("status"))
 
     def _end_told(self, run: Run, status: Json) -> None:
-        """Its holder says how it ended; should the release that says so to the claims never come, it holds."""
-        outcome = next(
-            (o for o, s in OF_OUTCOME.items() if s.value == status and o is not Outcome.LOST), None
-        )
+        """Its holder says how it ended: that holds, should the release that says so never come."""
+        said = (o for o, known in OF_OUTCOME.items() if known.value == status and o is not Outcome.LOST)
+        outcome = next(said, None)
         if outcome is not None and run.told is None and not run.status.over:
             self.board.put(replace(run, told=outcome))
 
