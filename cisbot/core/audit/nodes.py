@@ -36,6 +36,7 @@ class _Life:
     first_ms: int
     last_ms: int
     ended_ms: int | None = None
+    awake_ms: int | None = None  # its first word after that
 
 
 class Nodes:
@@ -111,9 +112,11 @@ class Nodes:
         if life.ended_ms is None:
             life.last_ms = max(life.last_ms, event.ts_ms)
             return
-        late_ms = event.ts_ms - life.ended_ms
+        # A process that was stopped says what it had in hand, and then hears of its end.
+        life.awake_ms = event.ts_ms if life.awake_ms is None else life.awake_ms
+        late_ms, goes_on_ms = event.ts_ms - life.ended_ms, event.ts_ms - life.awake_ms
         what = f"{event.incarnation} of {event.sender} speaks {late_ms / 1000:.1f} s after it had ended"
-        yield _finding(Breach.ZOMBIE if late_ms > LATE_MS else Remark.LATE_WORDS, event, what)
+        yield _finding(Breach.ZOMBIE if goes_on_ms > LATE_MS else Remark.LATE_WORDS, event, what)
 
 
 def _twins(lives: dict[Process, _Life]) -> Iterator[Finding]:

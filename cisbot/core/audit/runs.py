@@ -104,6 +104,15 @@ class Executions:
                 event.ts_ms, None, RunId(run), event.event_id, event.sender,
             )  # fmt: skip
             return
+        done = next((e for e in self._ends.get(hold.run, ()) if not e.late and e.outcome in RAN), None)
+        again = done is not None and (done.release.key != hold.key or done.release.epoch < epoch)
+        if done is not None and again and kind == "final" and block.get("status") in RAN:
+            yield Finding(
+                Breach.RUN_TWICE,
+                f"{short_id(hold.run)} {done.outcome} on {done.release.node} (epoch {done.release.epoch}), "
+                f"and {hold.node} tells that it {block.get('status')} there (epoch {epoch})",
+                event.ts_ms, hold.key, hold.run, event.event_id, event.sender,
+            )  # fmt: skip
         over = hold.end in (HoldEnd.TAKEN, HoldEnd.ENDED)
         working = block.get("status") == "running" or kind == "final"
         if over and working and hold.until_ms is not None and event.ts_ms > hold.until_ms:
@@ -121,13 +130,15 @@ def _after(ts_ms: int, until_ms: int) -> str:
 
 def _ends(run: RunId, ends: list[_End]) -> Iterator[Finding]:
     """A run has one outcome, unless what came first came too late or was no end."""
-    by_epoch: dict[int, _End] = {}
+    claims: dict[tuple[ClaimKey, int], _End] = {}
     for end in ends:
-        first = by_epoch.setdefault(end.release.epoch, end)
+        first = claims.setdefault((end.release.key, end.release.epoch), end)
         if first.outcome is not end.outcome:
             yield _breach(Breach.OUTCOMES_DIFFER, run, first, end, "under one epoch")
     settled: _End | None = None
-    for end in sorted(by_epoch.values(), key=lambda end: end.release.epoch):
+    one_key = len({key for key, _ in claims}) == 1
+    in_order = sorted(claims.values(), key=lambda end: end.release.epoch) if one_key else claims.values()
+    for end in in_order:
         if settled is not None and end.outcome in RAN:
             yield _breach(Breach.RUN_TWICE, run, settled, end, "under another epoch, for no reason")
         elif not end.late and end.outcome is not Outcome.LOST:

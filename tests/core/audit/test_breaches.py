@@ -257,6 +257,15 @@ def executed_again_after_it_was_cancelled(h: History, wrong: bool) -> None:
     h.release("b", 2, Outcome.FAILED)
 
 
+@plants(Breach.RUN_TWICE)
+def executed_again_under_another_key_with_the_same_epoch(h: History, wrong: bool) -> None:
+    h.take("a")
+    h.release("a", outcome=Outcome.SUCCEEDED if wrong else Outcome.LOST)
+    other = ClaimKey("dag/project-other")
+    h.take("b", key=other)
+    h.release("b", key=other)
+
+
 @plants(Breach.TWO_HOLDERS)
 def the_cluster_wide_scope_by_two_keys(h: History, wrong: bool) -> None:
     h.take("a", key=GLOBAL, scope="global")
@@ -299,6 +308,8 @@ def a_renewal_after_the_end(h: History, wrong: bool) -> None:
     h.take("a")
     if wrong:
         h.end("a")
+    h.wait(25)
+    h.beat("a")
     h.wait(25)
     h.beat("a")
 
