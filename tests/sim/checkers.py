@@ -41,6 +41,7 @@ class Checkers:
         self.attempts: list[tuple[Attempt, Grant]] = []
         self.published: dict[str, Published] = {}
         self.counted = Counter[str]()
+        self._sink: dict[tuple[ClaimKey, int], int] = {}  # the highest fence that wrote
 
     # -- executions ----------------------------------------------------------------------------------
 
@@ -60,6 +61,14 @@ class Checkers:
                 raise Violation(f"{_told(new)} at {now:.3f}, while {_told(other)}: two at once")
         self._once(new, grant)
         self.attempts.append((new, grant))
+
+    def effect(self, attempt: Attempt) -> None:
+        """A task writes to a storage that refuses lower fences than it has seen: no holder is refused."""
+        grant = self.truth.grants[attempt.run, attempt.epoch]
+        fence = self._sink.get((grant.key, grant.slot), 0)
+        if attempt.epoch < fence:
+            raise Violation(f"{_told(attempt)} and is refused, for {fence} has written already")
+        self._sink[grant.key, grant.slot] = attempt.epoch
 
     def persisted(self, event: Seen, now: float) -> None:
         """A take that is accepted finds nobody who may still run: its holder's deadline is over."""

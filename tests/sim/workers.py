@@ -78,6 +78,7 @@ class Workers:
             self._report(TaskEnded(frame.run, frame.task, frame.attempt, None, None, "fenced", "", "", {}))
             return
         world.checkers.began(attempt, world.now)
+        world.checkers.effect(attempt)
         world.log("{} RUNS {} of {} under epoch {}", attempt.node, attempt.task, attempt.run, attempt.epoch)
         self._attempts.append(attempt)
         self._report(TaskStarted(frame.run, frame.task, frame.attempt, 1))
@@ -106,6 +107,7 @@ class Workers:
         if not attempt.alive():
             self._end(attempt, "fenced")
             return
+        self._world.checkers.effect(attempt)
         attempt.good = True
         self._end(attempt, "exit")
 
