@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from cisbot.core.ids import server_of
 from cisbot.core.settings import Matrix
 from cisbot.errors import FieldError
 from cisbot.matrix.http import Api, check_address
@@ -86,7 +87,7 @@ def _room(name: str, user: str) -> str:
     """An id as it is; `tasks` and `#tasks` are on the user's own homeserver."""
     if name.startswith("!") or name.startswith("#") and ":" in name:
         return name
-    return f"#{name.removeprefix('#').partition(':')[0]}:{user.partition(':')[2]}"
+    return f"#{name.removeprefix('#').partition(':')[0]}:{server_of(user)}"
 
 
 @asynccontextmanager

@@ -62,8 +62,7 @@ class Me:
         """This node's turn among those that could answer: few share one, however many nodes there are."""
         if not self.peers:
             return order_hash(*about, self.account) % RANKS
-        order = sorted({*self.peers, self.account}, key=lambda account: order_hash(*about, account))
-        place = order.index(self.account)
+        place = self.place(*about)
         return place if place < RANKS else RANKS + (place - RANKS) // SHARE
 
     def place(self, *about: str) -> int:
