@@ -152,7 +152,7 @@ def run(wanted: Wanted, root: Path, say: Say) -> Outcome:
         **checker.figures(evidence),
         "faults": dict(storm.committed),
         "requests befallen": befallen,
-        "processes that kill -0 does not find": len(seen),
+        "processes that are gone": len(seen),
         "seconds": round(time.monotonic() - began),
         "seconds of CPU": round(
             sum(resource.getrusage(who)[0] + resource.getrusage(who)[1] for who in WHOSE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -47,3 +48,14 @@ def test_it_is_found_until_it_is_gone(left: subprocess.Popen[bytes], tmp_path: P
 def test_a_task_is_known_by_its_marks(left: subprocess.Popen[bytes], tmp_path: Path) -> None:
     assert processes.family(1, tmp_path / "data").tasks == (left.pid,)
     assert processes.family(1, tmp_path / "other").all == ()
+
+
+@pytest.mark.parametrize("left", ["environment"], indirect=True)
+def test_a_zombie_is_dead(left: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert left.stdin is not None
+    left.stdin.close()
+    os.waitid(os.P_PID, left.pid, os.WEXITED | os.WNOWAIT)
+    assert not processes.lives(left.pid, now)
+    assert processes.below(tmp_path) == []
+    left.stdin = None
