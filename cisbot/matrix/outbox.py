@@ -29,7 +29,7 @@ from typing import Final
 
 from cisbot.core.effects import Priority, Send
 from cisbot.core.ids import EventId, RoomId
-from cisbot.core.inputs import Input, SendDone, SendFailed
+from cisbot.core.inputs import EndAnswer, EndReply, Input, SendDone, SendFailed
 from cisbot.core.room.events import Json
 from cisbot.matrix.budget import Budget
 from cisbot.matrix.http import Api, Method, Path, RateLimited, Refused, TokenDead, Unreachable
@@ -130,6 +130,14 @@ class Outbox:
                 break
         if self._queue.empty:
             self._idle.set()
+
+    def charge(self, answer: EndAnswer) -> None:
+        """Arming a delayed end costs the account as much as a send; it asks nobody, so it is paid after."""
+        now = asyncio.get_running_loop().time()
+        if answer.reply is EndReply.LIMITED:
+            self._budget.limited(answer.wait_s, now)
+        elif answer.reply is not EndReply.UNSENT:
+            self._budget.spent(now)
 
     def forbid(self) -> None:
         """The cluster's room turned encrypted: nothing goes there any more."""

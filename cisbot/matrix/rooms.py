@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, assert_never
 
 from cisbot.core.effects import (
+    ArmEnd,
     Ask,
     AskEnd,
     ReadBack,
@@ -113,7 +114,10 @@ class MatrixRoom:
 
     async def _answer(self, ask: Ask) -> None:
         if isinstance(ask, AskEnd):  # claims hang on it: it waits for no reading
-            self._emit(await ask_end(self._api, self._room_id, ask))
+            answer = await ask_end(self._api, self._room_id, ask)
+            if isinstance(ask, ArmEnd):
+                self._outbox.charge(answer)
+            self._emit(answer)
             return
         async with self._slots:
             self._emit(await self._read(ask))

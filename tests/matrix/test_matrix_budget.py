@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import pytest
 from typing_extensions import override
 
-from cisbot.core.effects import Priority, Send
+from cisbot.core.effects import ArmEnd, Priority, Send
 from cisbot.core.ids import RoomId
-from cisbot.core.inputs import Input
+from cisbot.core.inputs import EndAnswer, EndReply, Input, SendDone
 from cisbot.core.room.events import Json, JsonMap
 from cisbot.matrix.budget import BURST, FORGET_S, LEAVES, TICK_S, Budget
 from cisbot.matrix.http import Api, Method, PathBuilder, RateLimited, Refused
 from cisbot.matrix.outbox import Outbox
+from cisbot.matrix.rooms import MatrixRoom
 from cisbot.matrix.waiting import pause
 from tests.matrix.scripted import NODE, ROOM
 
@@ -177,3 +178,32 @@ def test_last_words_need_no_reserve_and_an_old_limit_is_forgotten() -> None:
     assert budget.wait_s(Priority.RENEWAL, 11.0) == pytest.approx(999.0, abs=2 * TICK_S)
     assert budget.wait_s(Priority.EDIT, 1011.0) == 0.0
     assert budget.wait_s(Priority.EDIT, 1011.0 + FORGET_S) == 0.0
+
+
+async def arm_often(server: Synapse) -> float:
+    """The bucket is emptied by arming alone; how long the renewal took that came after."""
+    clock = asyncio.get_running_loop().time
+    told: asyncio.Queue[Input] = asyncio.Queue()
+    out = Outbox(server, RoomId(ROOM), told.put_nowait)
+    room = MatrixRoom(server, RoomId(ROOM), out, told.put_nowait)
+    running = asyncio.ensure_future(out.run())
+    arm = ArmEnd(send("end", Priority.RENEWAL), 30.0, 5.0)
+    for _ in range(20):
+        room.ask(arm)
+        answer = await told.get()
+        assert isinstance(answer, EndAnswer)
+        if answer.reply is EndReply.LIMITED:
+            break
+    asked = clock()
+    room.send(send("renewal", Priority.RENEWAL))
+    assert isinstance(await told.get(), SendDone)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    return clock() - asked
+
+
+def test_arming_a_delayed_end_is_paid_from_the_same_budget() -> None:
+    server = Synapse()
+    took = at_once(lambda: arm_often(server))
+    assert len(server.refused) == 1  # the arming itself; the renewal knew
+    assert took < 6
