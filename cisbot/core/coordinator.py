@@ -15,7 +15,6 @@ from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, end_txn, told_dags
 from cisbot.core.claims.rows import head_to_row
 from cisbot.core.claims.state import Head
-from cisbot.core.dags.parse import definition_hash
 from cisbot.core.effects import Answer, Drop, Put, ReadRuns, ReadStory, Step
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, RunId
@@ -300,7 +299,7 @@ class Coordinator(Lifecycle):
         self.definitions = dict(item.dags)
         self.problems = item.problems
         if self.settings.node.execute:
-            self.hashes = {d.id: definition_hash(d)[:16] for d in item.dags.values()}
+            self.hashes = {d.id: d.hash[:16] for d in item.dags.values()}
             if untold := len(self.hashes) - len(told_dags(self.hashes)):
                 why = f"{untold} of {len(self.hashes)} DAGs are more than this node can tell the others of"
                 self.problems = (*self.problems, why)

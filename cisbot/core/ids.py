@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NewType
 
 from cisbot.errors import FieldError
@@ -56,6 +57,7 @@ def run_node(run: RunId) -> NodeId | None:
     return NodeId(node) if node else None
 
 
+@lru_cache(maxsize=4096)
 def short_id(run: RunId) -> str:
     """Six unambiguous characters (30 bits) of the publishing event, plus the node of a target=all run."""
     number = int.from_bytes(hashlib.sha256(run_event(run).encode()).digest()[:8], "big")
@@ -72,6 +74,7 @@ def server_of(account: str) -> str:
     return account.partition(":")[2]
 
 
+@lru_cache(maxsize=4096)  # every node orders the same few accounts for the same runs, step by step
 def order_hash(*parts: str) -> int:
     """A stable pseudo-random order, alike on every node."""
     return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:8], "big")

@@ -19,7 +19,6 @@ from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.memory import Memory
 from cisbot.core.claims.messages import Me, end, node_record
 from cisbot.core.dags.definition import Definition, OnLost
-from cisbot.core.dags.parse import canonical, definition_hash
 from cisbot.core.effects import Ask, CancelWork, MoveDeadline, Put, ReadStory, Send, Write
 from cisbot.core.ids import RunId, UserId
 from cisbot.core.inputs import Instant, StoryRead
@@ -370,18 +369,13 @@ class Lifecycle:
         own = self.own_tasks.get(run, {}) if known and known.account == self.me.account else {}
         return {**told, **own}
 
-    @staticmethod
-    def hash_of(definition: Definition) -> str:
-        """The definition's hash."""
-        return definition_hash(definition)
-
     def pin(self, definition: Definition) -> str:
         """Keep a definition under its hash, so that an edited file changes the next run only."""
-        mark = definition_hash(definition)
+        mark = definition.hash
         if mark not in self.pinned:
             self.pinned[mark] = definition
             self._out.persist.append(
-                Put("definitions", {"hash": mark, "dag": definition.id, "text": canonical(definition)})
+                Put("definitions", {"hash": mark, "dag": definition.id, "text": definition.canonical})
             )
         return mark
 

@@ -236,7 +236,7 @@ class Desk:
         definition = self._office.definitions.get(dag)
         if definition is None:
             raise self.publisher.unknown_dag(dag)
-        return render.dag_show(definition, self._office.hash_of(definition))
+        return render.dag_show(definition, definition.hash)
 
     def run_of(self, msg: Message, text: str | None) -> Run:
         """The run that a command names, or in whose thread it stands. Raises `FieldError`."""

@@ -34,9 +34,6 @@ class Office(Protocol):
     def pin(self, definition: Definition) -> str:
         """Keep a definition under its hash."""
 
-    def hash_of(self, definition: Definition) -> str:
-        """The definition's hash."""
-
     def look_first(self, runs: Iterable[RunId]) -> None:
         """Others may have been faster with these: look at their story before the first task."""
 

@@ -2,14 +2,17 @@
 
 Every model is frozen and strict and refuses unknown keys. A definition that exists is valid: names,
 targets, needs and parameters are checked here, so nobody behind this border checks them again.
-Defaults never change once released: a definition's hash leaves them out (`parse.canonical`).
+Defaults never change once released: a definition's hash leaves them out (`canonical`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -55,6 +58,7 @@ SHELL_BYTES_MAX = 100_000
 MESSAGE_BYTES_MAX = 32_000
 REMEMBER_MAX = 16
 KINDS = ("shell", "skill", "matrix")
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 class OnLost(StrEnum):
@@ -225,6 +229,24 @@ class Definition(Model):
         if clash := params_fault(list(self.params)):
             raise fault(clash, CROSS)
         return self
+
+    @cached_property
+    def canonical(self) -> str:
+        """Its one text: compact JSON, which is YAML too, so `parse` reads it back.
+
+        What equals its default is left out, and the order of tasks and parameters is kept.
+        """
+        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical text, in hex; show the first 16 characters.
+
+        Comments, spacing, quoting and the order of an object's own keys don't change it.
+        """
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
 
 
 def kind_fault(keys: list[str]) -> FieldError | None:

@@ -6,8 +6,6 @@ aliases and sizes are limited, and tags are refused. Nothing but plain values is
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,7 +43,6 @@ _FILE = "the file"
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR_TAG = "tag:yaml.org,2002:str"
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _HINTS = {
     "mapping values are not allowed": "Text with ': ' in it needs quotes.",
     "could not find expected ':'": "A key is followed by ': '.",
@@ -210,7 +207,7 @@ def parse(text: str, source: str) -> Parsed:
         definition, found = _validate(composer.root)
         composer.problems.extend(found)
     if definition is not None and not composer.problems:
-        size = len(canonical(definition).encode())
+        size = len(definition.canonical.encode())
         if size <= DEFINITION_BYTES_MAX:
             return definition
         limit = f"at most {DEFINITION_BYTES_MAX} bytes"
@@ -337,27 +334,3 @@ def _between(raw: Mapping[str, Plain]) -> Iterator[tuple[Loc, FieldError]]:
         if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
             needs[name] = [one for one in listed if isinstance(one, str)]
     yield from needs_faults(needs)
-
-
-def canonical(definition: Definition) -> str:
-    """The one text of a definition: compact JSON, which is YAML too, so `parse` reads it back.
-
-    What equals its default is left out, and the order of tasks and parameters is kept.
-    """
-    content = definition.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def definition_hash(what: Definition | str) -> str:
-    """SHA-256 of the canonical text, in hex; show the first 16 characters.
-
-    Comments, spacing, quoting and the order of an object's own keys don't change it. For a text that is no
-    definition it raises the first problem as `FieldError`.
-    """
-    if isinstance(what, str):
-        parsed = parse(what, "definition")
-        if not isinstance(parsed, Definition):
-            raise parsed[0].error()
-        what = parsed
-    return hashlib.sha256(canonical(what).encode()).hexdigest()

@@ -50,10 +50,6 @@ class Problem:
         said = FieldError(self.field, self.what, self.expected, self.hint).text()
         return f"{self.file}:{self.line}:{self.column}: {said}"
 
-    def error(self) -> FieldError:
-        """The same for a place where only one error can be said; it keeps the line."""
-        return FieldError(f"{self.field} (line {self.line})", self.what, self.expected, self.hint)
-
 
 @dataclass(slots=True)
 class Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from cisbot.core.ids import NAME, NAME_RULE, NodeId
 from cisbot.errors import FieldError
@@ -66,6 +67,7 @@ class Target:
     terms: tuple[Term, ...] = ()
 
 
+@lru_cache(maxsize=256)  # asked for each run that waits and each node of the room, step by step
 def parse_target(text: str, field: str = "target") -> Target:
     """Read a target. A single bare word is a node's id; `label:gpu` asks for a label.
 

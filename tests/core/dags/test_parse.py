@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from cisbot.core.dags import parse as module
 from cisbot.core.dags.definition import DEFINITION_BYTES_MAX, Definition
-from cisbot.core.dags.parse import canonical, definition_hash, parse, parse_bytes
+from cisbot.core.dags.parse import parse, parse_bytes
 from cisbot.core.ids import TaskId
-from cisbot.errors import FieldError
 
 WRONG = """\
 id: b c
@@ -202,15 +201,15 @@ def test_what_grows_too_large_when_written_out_is_refused() -> None:
 def test_the_hash_is_stable_under_spelling() -> None:
     plain = "id: x\ntasks:\n  a:\n    shell: ls\n    timeout: 1h\n    needs: []\n"
     other = "# comment\ntasks: {'a': {\"timeout\": 60m, shell:   ls}}\n\ntarget: any\nid: x"
-    assert definition_hash(plain) == definition_hash(other) == definition_hash(good(plain))
-    assert definition_hash(plain) != definition_hash(plain.replace("ls", "ls -l"))
-    assert re.fullmatch("[0-9a-f]{64}", definition_hash(plain))
+    assert good(plain).hash == good(other).hash
+    assert good(plain).hash != good(plain.replace("ls", "ls -l")).hash
+    assert re.fullmatch("[0-9a-f]{64}", good(plain).hash)
 
 
 def test_the_hash_never_changes() -> None:
     """Hashes are kept with runs and in the room: a new version must compute the old ones."""
     tasks = "tasks:\n  a: {shell: ls, timeout: 1h30m}\n  b: {matrix: hi, needs: [a]}\n"
-    assert canonical(good("id: x\nidempotent: true\n" + tasks)) == (
+    assert good("id: x\nidempotent: true\n" + tasks).canonical == (
         '{"id":"x","idempotent":true,"on_lost":"rerun",'
         '"tasks":{"a":{"shell":"ls","timeout":"5400s"},"b":{"needs":["a"],"matrix":{"message":"hi"}}}}'
     )
@@ -218,12 +217,7 @@ def test_the_hash_never_changes() -> None:
 
 def test_a_quoted_merge_key_is_a_key() -> None:
     made = good('id: x\ntasks: {a: {skill: s, with: {"<<": 1}}}')
-    assert made.tasks[TaskId("a")].with_ == {"<<": 1} and good(canonical(made)) == made
-
-
-def test_the_hash_of_no_definition() -> None:
-    with pytest.raises(FieldError, match=r"id \(line 1\): is missing"):
-        definition_hash("tasks: {a: {shell: ls}}")
+    assert made.tasks[TaskId("a")].with_ == {"<<": 1} and good(made.canonical) == made
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
@@ -265,18 +259,18 @@ def definitions(draw: st.DrawFn) -> Definition:
 
 @given(definitions())
 def test_canonical_text_round_trips(made: Definition) -> None:
-    text = canonical(made)
+    text = made.canonical
     back = parse(text, "canonical")
     assert back == made, (text, back)
-    assert canonical(made) == text and json.loads(text)
+    assert made.canonical == text and json.loads(text)
 
 
 @pytest.mark.usefixtures("_parsers")
 def test_odd_characters_round_trip() -> None:
     odd = "\x7f\x85\xa0\u2028\u2029\ufeff\ufffe\uffff\U0001f600 \t\r\n\x01: #'\"\\/"
     made = good(json.dumps({"id": "x", "description": "d", "tasks": {"a": {"shell": "x"}}}))
-    made = made.model_copy(update={"description": odd})
-    assert good(canonical(made)).description == odd
+    made = Definition(id=made.id, description=odd, tasks=made.tasks)
+    assert good(made.canonical).description == odd
 
 
 @given(st.text() | st.text(alphabet="id: tasks\n\t-[]{}&*!|>'\"%@`,?#<\\x0") | JSON.map(json.dumps))

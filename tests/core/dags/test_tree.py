@@ -53,7 +53,6 @@ def test_numbers_have_bounds(text: str) -> None:
         read_scalar(text)
 
 
-def test_a_problem_as_one_error() -> None:
+def test_a_problem_as_a_line() -> None:
     problem = Problem("f.yaml", 3, 1, "id", "is missing", "a name")
     assert problem.text() == "f.yaml:3:1: id: is missing; expected a name"
-    assert problem.error().text() == "id (line 3): is missing; expected a name"
