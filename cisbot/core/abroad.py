@@ -45,25 +45,26 @@ class Abroad:
         """What this node wishes for itself and for those who asked, and the runs to be looked up."""
         office, stories = self._office, self._office.asks.take_repeated()
         asked = self.requests.open(now.boot)
-        self._looked = {run: at for run, at in self._looked.items() if at > now.boot}
+        if self._looked:
+            self._looked = {run: at for run, at in self._looked.items() if at > now.boot}
+        if not asked:
+            return own, stories
         unknown = {intent.run for intent in asked} - office.board.runs.keys() - self._looked.keys()
         if unknown:  # published where this node could not see it
             some = sorted(unknown)[:RUNS_MAX]
             self._looked.update(dict.fromkeys(some, now.boot + LOOK_AGAIN_S))
             office.asked = set(self._looked)
             office.ask(ReadRuns("asked", tuple(some)))
-        if not asked:
-            return own, stories
         wishes, more = grants(asked, own, office.board, office.me, unread, office.loads())
         return wishes, stories + more
 
     def tell(self, now: Instant) -> None:
         """Say once in a run's thread that no grant comes: one of the nodes on this server does."""
         office = self._office
-        mine = server_of(office.me.account)
         for run_id in office.asks.overdue(now.boot):
             run, waits_s = office.board.runs.get(run_id), office.asks.waits_s(run_id, now.boot)
             if run is not None and waits_s is not None:
+                mine = server_of(office.me.account)
                 here = [n.account for n in office.board.living() if server_of(n.account) == mine]
                 first = tuple(sorted(here, key=lambda account: order_hash(run_id, account)))
                 said = f"{run.dag} {run.short} {waits_for_grant(office, waits_s, now)}."

@@ -121,15 +121,18 @@ class Coordinator(Lifecycle):
         times = [
             self.keeper.deadline(),
             self.resend.deadline(),
-            None if self.draining else self.stories.deadline(),
-            None if self.draining else self.presence.deadline(),
-            None if self.draining else self.contender.deadline(),
             self.memory.deadline(),
             self.desk.deadline(),
             self.status.deadline(),
-            None if self.draining else self.watch.at,
         ]
-        return min((t for t in times if t is not None), default=None)
+        if not self.draining:
+            times += [
+                self.stories.deadline(),
+                self.presence.deadline(),
+                self.contender.deadline(),
+                self.watch.at,
+            ]
+        return min([at for at in times if at is not None], default=None)
 
     # -- room events -----------------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ class Resend:
 
     def due(self, now: float) -> list[Send]:
         """What is to be sent again now."""
+        if not self._open:
+            return []
         due = [known for known in self._open.values() if known.at is not None and known.at <= now]
         for known in due:
             self._open[known.send.txn] = replace(known, at=None)
@@ -50,4 +52,6 @@ class Resend:
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
+        if not self._open:
+            return None
         return min((known.at for known in self._open.values() if known.at is not None), default=None)

@@ -106,6 +106,8 @@ class Slotted(Coordinator):
     @override
     def _wishes(self, now: Instant) -> list[Wish]:
         wishes = super()._wishes(now)
+        if self.slots == 1:
+            return wishes
         return [wish if wish.key == GLOBAL else replace(wish, slots=self.slots) for wish in wishes]
 
 

@@ -92,6 +92,8 @@ class Answers:
 
         If it was sent all the same, its echo tells that nobody needs to say it.
         """
+        if not self._if:
+            return []
         runs = self._board.runs
         stale = [
             txn
@@ -105,4 +107,4 @@ class Answers:
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        return min((p.at for p in self._pending.values()), default=None)
+        return min(p.at for p in self._pending.values()) if self._pending else None

@@ -138,6 +138,8 @@ class Answers:
 
     def checks(self, now: float) -> list[ReadState]:
         """The states to read now."""
+        if not self._checks:
+            return []
         keys = [key for key, at in self._checks.items() if at <= now]
         for key in keys:
             del self._checks[key]
@@ -145,7 +147,7 @@ class Answers:
 
     def next_check(self) -> float | None:
         """When `checks` has something to ask."""
-        return min(self._checks.values(), default=None)
+        return min(self._checks.values()) if self._checks else None
 
     def stated(self, key: ClaimKey, found: RoomEvent | Rejected | None, now: float) -> None:
         """What the state names: if that is not so, state the truth again."""
@@ -165,17 +167,20 @@ class Answers:
             self._begun = True
             for key in self._ledger.known():
                 self.doubtful(key, 1.0, now)
-        heads = self._answer(now) if now >= self._may_answer() else []
-        known = {head.key for head in heads}
-        heads += [head for head in self._for_abroad(now) if head.key not in known]
+        heads = self._answer(now) if self._heads and now >= self._may_answer() else []
+        if self._abroad:
+            known = {head.key for head in heads}
+            heads += [head for head in self._for_abroad(now) if head.key not in known]
         return heads, self._restate(now)
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
+        if not (self._states or self._abroad or self._heads):
+            return None
         times = [*self._states.values(), *self._abroad.values()]
         if self._heads:
             times.append(max(min(self._heads.values()), self._may_answer()))
-        return min(times, default=None)
+        return min(times)
 
     def _may_answer(self) -> float:
         return self._answered[0] + ANSWERS_S if len(self._answered) == ANSWERS_MAX else 0.0
@@ -211,6 +216,8 @@ class Answers:
     def _restate(self, now: float) -> list[CarriedHead]:
         """Owed until somebody's was seen: what is sent may be lost."""
         heads: list[CarriedHead] = []
+        if not self._states:
+            return heads
         for key in [key for key, at in self._states.items() if at <= now]:
             if (head := self._ledger.carried(key)) is not None:
                 heads.append(head)

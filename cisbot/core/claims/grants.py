@@ -75,6 +75,8 @@ class Requests:
 
     def open(self, now: float) -> list[Intent]:
         """The requests that are still worth a grant."""
+        if not self._kept:
+            return []
         self._kept = {at: kept for at, kept in self._kept.items() if kept.until > now}
         return [kept.intent for kept in self._kept.values()]
 
@@ -136,6 +138,8 @@ class Asks:
 
     def take_repeated(self) -> list[RunId]:
         """Runs that were asked for again: if they are over without this node's knowledge, no grant comes."""
+        if not self._repeated:
+            return []
         repeated, self._repeated = sorted(self._repeated), set()
         return repeated
 
@@ -153,6 +157,8 @@ class Asks:
 
     def overdue(self, now: float) -> list[RunId]:
         """Runs that wait for so long that people should know; each is named once."""
+        if not self._newest:
+            return []
         runs = [
             asked.run
             for asked in self._newest.values()
@@ -163,6 +169,8 @@ class Asks:
 
     def deadline(self) -> float | None:
         """When `overdue` may have something new."""
+        if not self._newest:
+            return None
         untold = (a.since + TELL_S for a in self._newest.values() if a.run not in self._told)
         return min(untold, default=None)
 

@@ -106,17 +106,15 @@ class Keeper:
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        times = [hold.deadline for hold in self.holds.values()]
-        if (request := self.armed.deadline()) is not None:
-            times.append(request)
-        if (owed := self.answers.deadline()) is not None:
-            times.append(owed)
-        if self.holds and self._renew_at is not None:
-            times.append(self._renew_at)
-        return min(times, default=None)
+        times = [self.armed.deadline(), self.answers.deadline()]
+        if self.holds:
+            times += [self._renew_at, *(hold.deadline for hold in self.holds.values())]
+        return min([at for at in times if at is not None], default=None)
 
     def _expire(self, now: float) -> list[Fact]:
         """A passed deadline ends the claim for ever: before anything else is looked at."""
+        if not self.holds:
+            return []
         over = [hold for hold in self.holds.values() if now >= hold.deadline]
         for hold in over:
             del self.holds[hold.key]

@@ -132,7 +132,8 @@ class Memory:
                 state.queue.popleft()
             if state.queue:
                 self._wakes.append(max(state.queue[0].until, now + 0.001))
-        self._keys = {k: s for k, s in self._keys.items() if s.queue}
+        if self._keys:
+            self._keys = {k: s for k, s in self._keys.items() if s.queue}
         replies, self._replies = self._replies, []
         return sends, asks, replies
 

@@ -327,7 +327,7 @@ class Board:
     def waiting(self) -> list[Run]:
         """The runs that may be claimed, by priority, then publication."""
         pending = [r for r in self.open_runs() if r.status is RunStatus.PENDING and r.key]
-        return sorted(pending, key=lambda r: -r.priority)
+        return sorted(pending, key=lambda r: -r.priority) if len(pending) > 1 else pending
 
     def open_runs(self) -> list[Run]:
         """All runs that are not over, oldest first."""

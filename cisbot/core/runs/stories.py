@@ -6,7 +6,7 @@ A run's story are the lock events that refer to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from cisbot.core.ids import RunId
 
@@ -25,8 +25,10 @@ class Stories:
         """Those of the runs that may be over without this node's knowledge."""
         return runs - self._read
 
-    def to_ask(self, wanted: Iterable[RunId], now: float) -> list[RunId]:
+    def to_ask(self, wanted: Collection[RunId], now: float) -> list[RunId]:
         """Whose story is to be asked for now, of those that are wanted."""
+        if not wanted:
+            return []
         free = STORIES_MAX - sum(at == math.inf for at in self._not_before.values())
         due = [run for run in dict.fromkeys(wanted) if run not in self._not_before][: max(0, free)]
         self._not_before.update(dict.fromkeys(due, math.inf))
@@ -42,7 +44,8 @@ class Stories:
 
     def passed(self, now: float) -> None:
         """What could not be read a while ago may be asked for again."""
-        self._not_before = {run: at for run, at in self._not_before.items() if at > now}
+        if self._not_before:
+            self._not_before = {run: at for run, at in self._not_before.items() if at > now}
 
     def missed(self, run: RunId) -> None:
         """More of it went unseen: what was read is not all."""
@@ -56,4 +59,6 @@ class Stories:
 
     def deadline(self) -> float | None:
         """When `passed` has something to do."""
+        if not self._not_before:
+            return None
         return min((at for at in self._not_before.values() if at < math.inf), default=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container
-from dataclasses import replace
 
 from cisbot.core.claims.contend import Wish
 from cisbot.core.claims.keeper import Keeper
@@ -68,8 +67,10 @@ class Candidates:
             if not self._held(run.key, now):
                 room -= 1
             load = loads(self._keeper.ledger) if load is None else load
-            wish = _wish(run, run.key, board, self._keeper.ledger, self._settings, self._me, load)
-            found[run.key] = replace(wish, rank=wish.rank + min(ahead[run.key], AHEAD_MAX))
+            later = min(ahead[run.key], AHEAD_MAX)
+            found[run.key] = _wish(
+                run, run.key, board, self._keeper.ledger, self._settings, self._me, load, later
+            )
         return [wish for wish in found.values() if wish is not None], stories
 
     def _held(self, key: ClaimKey, now: float) -> bool:
@@ -88,7 +89,14 @@ def _rivals(board: Board, run: Run) -> set[UserId]:
 
 
 def _wish(
-    run: Run, key: ClaimKey, board: Board, ledger: Ledger, settings: Settings, me: Me, load: Counter[UserId]
+    run: Run,
+    key: ClaimKey,
+    board: Board,
+    ledger: Ledger,
+    settings: Settings,
+    me: Me,
+    load: Counter[UserId],
+    later: int,
 ) -> Wish:
     rivals = _rivals(board, run) if run_node(run.id) is None else set()
     order = sorted(
@@ -97,4 +105,4 @@ def _wish(
     )
     lease = int(min(settings.coordinator.claim_lease_duration, ledger.bounds.lease_s_max))
     claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition)
-    return Wish(key, claim, order.index(me.account))
+    return Wish(key, claim, order.index(me.account) + later)
