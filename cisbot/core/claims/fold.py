@@ -15,6 +15,7 @@ from cisbot.core.claims.state import (
     Verdict,
     Void,
     VoidReason,
+    with_holder,
 )
 from cisbot.core.ids import ClaimKey
 from cisbot.core.room.events import (
@@ -119,21 +120,23 @@ def fold(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> tuple[
     and that a take counts.
     """
     verdict = judge(key, head, event, bounds)
-    if isinstance(event, Take | Release | MemoryWrite):
-        head = touch(head)
-    if isinstance(event, Take | MemoryWrite):
-        head = replace(head, later=head.later + 1)
+    touched = head.touched or isinstance(event, Take | Release | MemoryWrite)
+    later = head.later + isinstance(event, Take | MemoryWrite)
     if isinstance(verdict, Void):
-        return head, verdict
-    rest = head.without(*verdict.freed)
-    after = replace(rest, after=event.event_id, takes=min(head.takes + head.later, EPOCH_MAX), later=0)
+        same = (touched, later) == (head.touched, head.later)
+        return head if same else replace(head, touched=touched, later=later), verdict
+    epoch, value = head.epoch, head.value
     match event:
-        case Take() if verdict.granted is not None:
-            after = replace(after, epoch=event.epoch, holders=after.with_holder(verdict.granted))
+        case Take():
+            epoch = event.epoch
         case MemoryWrite():
-            after = replace(after, epoch=event.version, value=event.value)
-        case Heartbeat() if verdict.renewed is not None:
-            after = replace(after, holders=after.with_holder(verdict.renewed))
+            epoch, value = event.version, event.value
         case _:
             pass
-    return after, verdict
+    holders = head.holders
+    if verdict.freed:
+        holders = tuple(h for h in holders if h not in verdict.freed)
+    if (new := verdict.granted or verdict.renewed) is not None:
+        holders = with_holder(holders, new)
+    takes = min(head.takes + later, EPOCH_MAX)
+    return Head(epoch, event.event_id, holders, value, touched, takes, later=0), verdict

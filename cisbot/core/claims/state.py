@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, UserId, server_of
@@ -38,21 +38,18 @@ class Head:
                 return holder
         return None
 
-    def with_holder(self, holder: Holder) -> tuple[Holder, ...]:
-        """The holders with that slot given to `holder`."""
-        rest = tuple(h for h in self.holders if h.slot != holder.slot)
-        return tuple(sorted((*rest, holder), key=lambda h: h.slot))
-
-    def without(self, *gone: Holder) -> Head:
-        """The head without those holders."""
-        return replace(self, holders=tuple(h for h in self.holders if h not in gone))
-
     def says(self) -> tuple[int, tuple[Holder, ...], str | None]:
         """What a reader of the state wants to know; renewals don't change it."""
         return self.epoch, self.holders, self.value
 
 
 FREE = Head()
+
+
+def with_holder(holders: tuple[Holder, ...], holder: Holder) -> tuple[Holder, ...]:
+    """Holders with that slot given to `holder`."""
+    rest = [h for h in holders if h.slot != holder.slot]
+    return tuple(sorted((*rest, holder), key=lambda h: h.slot))
 
 
 class VoidReason(Enum):

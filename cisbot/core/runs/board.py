@@ -39,6 +39,7 @@ from cisbot.core.settings import Act, Policy, Rule
 from cisbot.errors import FieldError
 
 CREATOR_POWER = 2**53 - 1
+SEEN_AGAIN_MS = 1_000  # people read seconds
 MESSAGES_MAX = 20  # prompts, statuses and questions of a run that can be reacted to
 RUNS_KEPT = 2_000
 LATE = "nobody approved in time"
@@ -127,7 +128,8 @@ class Board:
 
     def seen(self, event: ClaimEvent | Restate, now_ms: int) -> None:
         """A node showed a sign of life, or one of its incarnations is over."""
-        if (info := self.nodes.get(event.sender)) is not None:
+        info = self.nodes.get(event.sender)
+        if info is not None and not 0 <= now_ms - info.seen_ms < SEEN_AGAIN_MS:
             self.nodes[event.sender] = replace(info, seen_ms=now_ms)
         if isinstance(event, End):
             self._over[event.sender] = event.incarnation
