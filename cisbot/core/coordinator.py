@@ -13,8 +13,7 @@ from cisbot.core.claims.contend import RETRY_S
 from cisbot.core.claims.keeper import spoilt_keys
 from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, end_txn, told_dags
-from cisbot.core.claims.rows import head_to_row
-from cisbot.core.claims.state import Head
+from cisbot.core.claims.rows import changed_heads
 from cisbot.core.effects import Answer, Drop, Put, ReadRuns, ReadStory, Step
 from cisbot.core.frames import TaskEnded, TaskStarted
 from cisbot.core.ids import ClaimKey, RunId
@@ -22,6 +21,7 @@ from cisbot.core.inputs import (
     BackRead,
     Definitions,
     EndAnswer,
+    EndReply,
     Input,
     Instant,
     MemoryAsk,
@@ -45,7 +45,7 @@ from cisbot.core.room.events import Rejected, RoomEvent
 from cisbot.core.room.wire import MEMORY_PREFIX, OPEN_RUNS_MAX
 from cisbot.core.runs.power_rows import powers_to_row
 from cisbot.core.runs.remembering import MARK
-from cisbot.core.runs.rows import node_to_row, run_to_row
+from cisbot.core.runs.rows import changed_rows
 from cisbot.core.runs.state import RunStatus
 from cisbot.core.runs.story import OPEN_ASKED_MAX, called_open
 
@@ -74,15 +74,16 @@ class Coordinator(Lifecycle):
     def handle(self, item: Input, now: Instant) -> Step:
         """Decide all that follows from one input."""
         self._out = Outbound()
+        quiet = False
         match item:
             case RoomBatch():
                 self._batch(item, now)
             case SendDone() | SendFailed():
-                self._sent(item, now)
+                quiet = not self._sent(item, now)
             case StateRead() | BackRead() | StoryRead() | RunsRead() | TextRead():
                 self._read(item, now)
             case EndAnswer():
-                self._facts(self.keeper.end_answered(item, now.boot), now)
+                quiet = not self._end_answered(item, now)
             case WorkerReport():
                 self._report(item.frame, now)
             case WorkerLost():
@@ -101,7 +102,7 @@ class Coordinator(Lifecycle):
                 self._stop(now)
             case Tick():
                 pass
-        return self._finish(now)
+        return self._out.step() if quiet and self._nothing_due(now) else self._finish(now)
 
     def _read(self, item: StateRead | BackRead | StoryRead | RunsRead | TextRead, now: Instant) -> None:
         match item:
@@ -118,20 +119,19 @@ class Coordinator(Lifecycle):
 
     def deadline(self) -> float | None:
         """The boot time at which to call `handle(Tick())` at the latest."""
-        times = [
-            self.keeper.deadline(),
-            self.resend.deadline(),
-            self.memory.deadline(),
-            self.desk.deadline(),
-            self.status.deadline(),
-        ]
+        return self._deadline
+
+    def _nothing_due(self, now: Instant) -> bool:
+        """Whether all there is to do lies ahead: where nothing is new, nothing is to be decided then."""
+        self._deadline = self._next()
+        return not self.draining and (self._deadline is None or now.boot < self._deadline)
+
+    def _next(self) -> float | None:
+        times = [self.keeper.deadline(), self.resend.deadline(), self.memory.deadline()]
+        times += [self.desk.deadline(), self.status.deadline()]
         if not self.draining:
-            times += [
-                self.stories.deadline(),
-                self.presence.deadline(),
-                self.contender.deadline(),
-                self.watch.at,
-            ]
+            times += [self.stories.deadline(), self.presence.deadline(), self.contender.deadline()]
+            times.append(self.watch.at)
         return min([at for at in times if at is not None], default=None)
 
     # -- room events -----------------------------------------------------------------------------
@@ -269,26 +269,34 @@ class Coordinator(Lifecycle):
         else:
             self.remembering.begin(frame, task.remember, now.boot)
 
-    def _sent(self, item: SendDone | SendFailed, now: Instant) -> None:
+    def _sent(self, item: SendDone | SendFailed, now: Instant) -> bool:
+        """What became of a send; whether anybody here waited for that."""
         unknown = isinstance(item, SendFailed) and item.errcode == "UNKNOWN"
         if unknown and self.resend.failed(item.txn, now.boot):
-            return
-        self.resend.over(item.txn)
+            return True
+        waited = self.resend.over(item.txn)
         if self.left and isinstance(item, SendDone) and item.txn == end_txn(self.me.incarnation):
             self._out.asks.extend(self.keeper.armed.farewell())
         self._out.persist.append(Drop("outbox", item.txn))
-        self.desk.voice.answers.sent(item.txn)
+        waited |= self.desk.voice.answers.sent(item.txn)
         why = None if isinstance(item, SendDone) else item.why
         for execution in self.executions.values():
-            execution.sent(item.txn, why, now.wall_ms)
+            waited |= execution.sent(item.txn, why, now.wall_ms)
         if isinstance(item, SendFailed):
             wait_s = FORBIDDEN_S if item.errcode == "M_FORBIDDEN" else RETRY_S
             self.presence.failed(item, now.boot)
             self.contender.failed(item.txn, now.boot, wait_s)
             self.memory.failed(item.txn, now.boot)
             self.status.failed(item.txn, now)
-        else:
-            self.status.sent(item.txn, item.event_id, now)
+            return True
+        return self.status.sent(item.txn, item.event_id, now) or waited
+
+    def _end_answered(self, item: EndAnswer, now: Instant) -> bool:
+        """What became of the delayed end; whether that changes more than when to ask again."""
+        fit = self.keeper.armed.fit(now.boot)
+        facts = self.keeper.end_answered(item, now.boot)
+        self._facts(facts, now)
+        return bool(facts) or item.reply is not EndReply.DONE or not (fit and self.keeper.armed.fit(now.boot))
 
     def _back(self, item: BackRead, now: Instant) -> None:
         key = ClaimKey(item.tag.removeprefix("back "))
@@ -334,6 +342,7 @@ class Coordinator(Lifecycle):
         self._say(*self.desk.due(now))
         self._out.withdraw.extend((*self.desk.voice.answers.take_stale(), *self.status.take_stale()))
         self._write()
+        self._deadline = self._next()
         return self._out.step()
 
     def _serve_memory(self, now: Instant) -> None:
@@ -366,17 +375,7 @@ class Coordinator(Lifecycle):
     # -- out -----------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        out = self._out.persist
-        for key in sorted(self.ledger.dirty):
-            head = self.ledger.sure(key)
-            out.append(head_to_row(key, head if head is not None else Head(), sure=head is not None))
-        self.ledger.dirty.clear()
-        for run in sorted(self.board.dirty):
-            out.append(run_to_row(self.board.runs[run]))
-        self.board.dirty.clear()
-        for account in sorted(self.board.dirty_nodes):
-            out.append(node_to_row(self.board.nodes[account]))
-        self.board.dirty_nodes.clear()
+        self._out.persist += [*changed_heads(self.ledger), *changed_rows(self.board)]
         if gone := self.board.forget_old():
             self._forget(gone)
 

@@ -99,6 +99,7 @@ class Lifecycle:
         self._looking: dict[str, Won] = {}
         self.resend = Resend()
         self._out = Outbound()
+        self._deadline: float | None = None
         self._load(kept)
 
     def _load(self, kept: Kept) -> None:

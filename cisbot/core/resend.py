@@ -37,9 +37,9 @@ class Resend:
         self._open[txn] = replace(known, failures=known.failures + 1, at=now + delay)
         return True
 
-    def over(self, txn: str) -> None:
-        """It is in the room, or refused for good."""
-        self._open.pop(txn, None)
+    def over(self, txn: str) -> bool:
+        """It is in the room, or refused for good; whether it was one of these."""
+        return self._open.pop(txn, None) is not None
 
     def due(self, now: float) -> list[Send]:
         """What is to be sent again now."""

@@ -52,7 +52,8 @@ class NodeLoop:
         self._say = say
         self._trace = trace
         self._queue: asyncio.Queue[tuple[Input | BaseException, float]] = asyncio.Queue()  # with when it came
-        self._cancel_timer: Callable[[], None] | None = None
+        self._armed: float | None = None  # when the timer rings
+        self._cancel_timer: Callable[[], None] = lambda: None
 
     def emit(self, item: Input) -> None:
         """Hand in one input; called by the adapters, on the loop's thread."""
@@ -136,12 +137,17 @@ class NodeLoop:
         self._arm()
 
     def _arm(self) -> None:
-        if self._cancel_timer is not None:
-            self._cancel_timer()
-            self._cancel_timer = None
         deadline = self._coordinator.deadline()
+        if deadline == self._armed:
+            return
+        self._cancel_timer()
+        self._armed = deadline
         if deadline is not None:
-            self._cancel_timer = self._clock.call_at(deadline, lambda: self.emit(Tick()))
+            self._cancel_timer = self._clock.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._armed = None
+        self.emit(Tick())
 
 
 def _ahead(send: Send) -> bool:

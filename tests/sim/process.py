@@ -180,7 +180,6 @@ class Process:
 
     def call_at(self, boot: float, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back at that boot time."""
-        self._timer += 1
         mine = self._timer
 
         def come() -> None:
@@ -192,7 +191,10 @@ class Process:
                     self.pump()
 
         self.world.after(max(0.0, self.machine.true(boot) - self.world.now) + 1e-6, come)
-        return lambda: None  # there is one timer: a newer one replaces it
+        return self._no_timer
+
+    def _no_timer(self) -> None:
+        self._timer += 1  # there is only one
 
     # -- node.ports.Files ----------------------------------------------------------------------------
 

@@ -83,9 +83,9 @@ class Answers:
             sends.append(send_of(pending.post))
         return sends
 
-    def sent(self, txn: str) -> None:
-        """It is in the room, or will never be."""
-        self._if.pop(txn, None)
+    def sent(self, txn: str) -> bool:
+        """It is in the room, or will never be; whether it depended on something."""
+        return self._if.pop(txn, None) is not None
 
     def take_stale(self) -> list[str]:
         """What was to be said, may not be sent yet, and is not so any more. If it is so again, it is said.

@@ -64,15 +64,16 @@ class StatusBoard:
         if (shown := self._shown.get(run)) is not None:
             shown.dirty = True
 
-    def sent(self, txn: str, event: EventId, now: Instant) -> None:
-        """The homeserver has the status message: edits may follow."""
+    def sent(self, txn: str, event: EventId, now: Instant) -> bool:
+        """The homeserver has the status message: edits may follow. Whether it is one."""
         run_id = self._txns.pop(txn, None)
         shown = self._shown.get(run_id) if run_id else None
         if shown is None or run_id is None:
-            return
+            return False
         shown.event = event
         if (run := self._board.runs.get(run_id)) is not None:
             self._board.add_message(run, event)
+        return True
 
     def failed(self, txn: str, now: Instant) -> None:
         """The status message could not be sent: try again a little later, or let it be if the run is over."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import TypeAdapter
 
+from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.effects import Put
 from cisbot.core.ids import ClaimKey
@@ -17,6 +18,16 @@ _BOUNDS = TypeAdapter(Bounds)
 def head_to_row(key: ClaimKey, head: Head, *, sure: bool) -> Put:
     """One key as this node knows it."""
     return Put("heads", {"key": key, "sure": int(sure), "doc": _HEAD.dump_json(head).decode()})
+
+
+def changed_heads(ledger: Ledger) -> list[Put]:
+    """The keys that changed, each as it is now; they count as written then."""
+    rows: list[Put] = []
+    for key in sorted(ledger.dirty):
+        head = ledger.sure(key)
+        rows.append(head_to_row(key, head if head is not None else Head(), sure=head is not None))
+    ledger.dirty.clear()
+    return rows
 
 
 def bounds_to_row(bounds: Bounds) -> Put:

@@ -195,13 +195,14 @@ class Execution:
             ended_ms=now_ms,
         )
 
-    def sent(self, txn: str, why: str | None, now_ms: int) -> TaskRun | None:
-        """A `matrix` task's message is in the room (`why` None), or could not be sent."""
+    def sent(self, txn: str, why: str | None, now_ms: int) -> bool:
+        """A `matrix` task's message is in the room (`why` None), or could not be sent; whether it is one."""
         name = self.sending.pop(txn, None)
         if name is None:
-            return None
+            return False
         status = TaskStatus.SUCCEEDED if why is None else TaskStatus.FAILED
-        return self._set(name, status=status, error=why or "", ended_ms=now_ms)
+        self._set(name, status=status, error=why or "", ended_ms=now_ms)
+        return True
 
     def worker_lost(self, name: str, attempt: int, why: str, now_ms: int) -> None:
         """The worker died under the task. All it left behind is dead."""

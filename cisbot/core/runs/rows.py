@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import TypeAdapter
 
 from cisbot.core.effects import Put
+from cisbot.core.runs.board import Board
 from cisbot.core.runs.state import NodeInfo, Run, TaskRun
 
 Row = Mapping[str, str | int | float | None]
@@ -59,6 +60,15 @@ def task_from_row(row: Row) -> TaskRun:
 def node_to_row(node: NodeInfo) -> Put:
     """A node of the room."""
     return Put("nodes", {"account": node.account, "doc": _NODE.dump_json(node).decode()})
+
+
+def changed_rows(board: Board) -> list[Put]:
+    """The runs and nodes that changed, each as it is now; they count as written then."""
+    rows = [run_to_row(board.runs[run]) for run in sorted(board.dirty)]
+    rows += [node_to_row(board.nodes[account]) for account in sorted(board.dirty_nodes)]
+    board.dirty.clear()
+    board.dirty_nodes.clear()
+    return rows
 
 
 def node_from_row(row: Row) -> NodeInfo:
