@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 from cisbot.core.chat.unread import unread_from_row
 from cisbot.core.claims.rows import bounds_from_meta, head_from_row
 from cisbot.core.claims.state import Head
@@ -13,6 +15,8 @@ from cisbot.core.runs.power_rows import powers_from_meta
 from cisbot.core.runs.rows import node_from_row, run_from_row, task_from_row
 from cisbot.node.ports import Store
 from cisbot.store.outbox_rows import send_from_row
+
+_parsed = lru_cache(maxsize=32)(partial(parse, source="store"))  # an ended incarnation's text comes again
 
 
 async def load_kept(store: Store) -> Kept:
@@ -28,7 +32,7 @@ async def load_kept(store: Store) -> Kept:
             unsure.append(key)
     definitions: dict[str, Definition] = {}
     for row in await store.rows("definitions"):
-        parsed = parse(str(row["text"]), "store")
+        parsed = _parsed(str(row["text"]))
         if isinstance(parsed, Definition):
             definitions[str(row["hash"])] = parsed
     incarnation = meta.get("incarnation")

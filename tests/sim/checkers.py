@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cisbot.core.claims.fold import concerns
-from cisbot.core.claims.ledger import Ledger
+from cisbot.core.claims.ledger import Ledger, heads_of
 from cisbot.core.claims.state import Bounds, from_carried
 from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.room import events as ev
@@ -20,6 +20,7 @@ from tests.sim.reference import Grant, Reference, truth_of
 from tests.sim.violation import Violation
 from tests.sim.workers import Attempt
 
+CLAIMS = (ev.Take, ev.Release, ev.Heartbeat, ev.Probe, ev.End, ev.MemoryWrite)
 OVER = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
 
 
@@ -97,30 +98,17 @@ class Checkers:
 
     def folded(self, node: str, ledger: Ledger, answer: Answer) -> None:
         """Every head of which a node is sure is that of the complete fold."""
+        claims = [event for event in answer.events if isinstance(event, CLAIMS)]
+        if not claims and not answer.gap:
+            return
         self.truth.follow(self._server.stream)
-        for key in self._touched(answer, {*self.truth.keys(), *ledger.known()}):
+        keys = {*self.truth.keys(), *ledger.known()}
+        for key in keys if answer.gap else touched(claims, keys):
             head = ledger.sure(key)
             if head is not None and truth_of(head) != (true := self.truth.at(key, answer.cursor)):
                 raise Violation(
                     f"{node} is sure of {key} at {answer.cursor}: {truth_of(head)}, but it is {true}"
                 )
-
-    def _touched(self, answer: Answer, keys: set[ClaimKey]) -> list[ClaimKey]:
-        """The keys that one answer can have changed; all of them after a gap."""
-        if answer.gap:
-            return list(keys)
-        claims = [
-            e
-            for e in answer.events
-            if isinstance(e, ev.Take | ev.Release | ev.Heartbeat | ev.Probe | ev.End | ev.MemoryWrite)
-        ]
-        heads = {
-            h.key
-            for e in claims
-            for h in (*getattr(e, "heads", ()), getattr(e, "head", None))
-            if h is not None
-        }
-        return [key for key in keys if key in heads or any(concerns(e, key) for e in claims)]
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -150,6 +138,12 @@ class Checkers:
                 true = event.event_id == self.truth.stated.get(key)
             if not true:
                 raise Violation(f"{key}: it is {truth}, but the state says {event}")
+
+
+def touched(events: list[ev.ClaimEvent], keys: Iterable[ClaimKey]) -> list[ClaimKey]:
+    """The keys that these events can have changed."""
+    heads = {head.key for event in events for head in heads_of(event)}
+    return [key for key in keys if key in heads or any(concerns(event, key) for event in events)]
 
 
 def _told(attempt: Attempt) -> str:

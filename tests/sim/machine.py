@@ -62,8 +62,9 @@ class Machine:
     def clock(self) -> float:
         """This machine's boot time now."""
         now = self.world.now
-        stood = sum(max(0.0, min(now, end) - begin) for begin, end in self._sleeps) if self.blind else 0.0
-        return self._offset + self._rate * (now - stood)
+        if self.blind:
+            now -= sum(max(0.0, min(now, end) - begin) for begin, end in self._sleeps)
+        return self._offset + self._rate * now
 
     def true(self, boot: float) -> float:
         """The true time at which this machine's clock reads `boot`."""
