@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
 from cisbot.core.frames import StartTask
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, RunId
 from cisbot.core.room.events import Json
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from cisbot.core.dags.definition import Definition
 from cisbot.core.effects import AskEnd
 from cisbot.core.frames import TaskEnded, TaskStarted
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId
 from cisbot.core.room.events import Message, Reaction, Rejected, RoomEvent
 from cisbot.core.room.past import Highest

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.dags.definition import Definition
 from cisbot.core.effects import Ask, Send, Step, Work, Write
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, Incarnation
 from cisbot.core.room.events import Message, PowerLevels, RoomCreate
 from cisbot.core.runs.state import NodeInfo, Run, TaskRun

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cisbot.core.effects import Send
+from cisbot.core.frozen import dataclass
 
 FIRST_S = 1.0
 MOST_S = 60.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, DagId, NodeId, check_name
 from cisbot.errors import FieldError
 

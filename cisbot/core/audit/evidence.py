@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cisbot.core.claims.ledger import heads_of
 from cisbot.core.claims.state import from_carried
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, UserId
 from cisbot.core.room.events import (
     CarriedHead,

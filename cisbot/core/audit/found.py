@@ -6,9 +6,9 @@ know and what faults alone can bring about: a lapsed lease, an outcome that came
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, NodeId, RunId, UserId
 from cisbot.core.room.events import Outcome, Rejected, RoomEvent
 

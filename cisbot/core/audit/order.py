@@ -10,12 +10,12 @@ event is moved past others that it forked from, if fewer contradict the result. 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from cisbot.core.audit.evidence import Evidence
 from cisbot.core.claims.fold import fold, touch
 from cisbot.core.claims.ledger import heads_of
 from cisbot.core.claims.state import FREE, Accepted, Bounds, Head, Verdict, Void, from_carried
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId
 from cisbot.core.room.events import ClaimEvent, MemoryWrite, Rejected, Restate, Take
 

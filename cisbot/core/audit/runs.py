@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from cisbot.core.audit.evidence import Claimed
 from cisbot.core.audit.found import Breach, Finding, Hold, HoldEnd, Remark
 from cisbot.core.audit.replay import Story
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, RunId, UserId, short_id
 from cisbot.core.room.events import Message, Outcome, Rejected, Release, RoomEvent
 

@@ -7,10 +7,10 @@ keeps silent when it sees an answer. So a dead node costs a few seconds, never t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from cisbot.core.chat.posts import Post, send_of
 from cisbot.core.effects import Send
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import EventId, RunId, UserId
 from cisbot.core.inputs import Instant
 from cisbot.core.runs.board import Board

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import nearest
 from cisbot.errors import FieldError
 

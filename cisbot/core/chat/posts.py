@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cisbot.core.effects import Priority, Send
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import EventId, UserId
 from cisbot.core.room.events import JsonMap
 from cisbot.core.room.wire import BLOCK

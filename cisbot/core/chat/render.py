@@ -8,10 +8,10 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cisbot.core.dags.definition import Definition, Param
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import UserId
 from cisbot.core.runs.state import NodeInfo, Run, RunStatus, TaskRun, TaskStatus
 from cisbot.core.settings import Rule

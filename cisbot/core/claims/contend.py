@@ -8,7 +8,7 @@ that order sends an intent: a hint that keeps N contenders from costing N locks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from cisbot.core.claims.keeper import RHO, Keeper
 from cisbot.core.claims.messages import Claim, intent, take
 from cisbot.core.claims.state import Head
 from cisbot.core.effects import Ask, ReadBack, ReadState, Send
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId, Nonce, RunId
 from cisbot.core.room.events import Asker, ClaimEvent, Intent, Probe, Rejected, RoomEvent, Take
 from cisbot.core.room.past import Highest

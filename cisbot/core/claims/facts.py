@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, Nonce, RunId
 from cisbot.core.room.events import ClaimEvent, Holder, Take
 

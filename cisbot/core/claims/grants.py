@@ -12,12 +12,11 @@ lease. Such a claim ends when a home node tells of another holder; or the home s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cisbot.core.claims.keeper import Ended, Fact, Keeper
 from cisbot.core.claims.ledger import heads_of
 from cisbot.core.claims.messages import Claim, intent, release
 from cisbot.core.effects import Send
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, Nonce, RunId, UserId
 from cisbot.core.room.events import CarriedHead, ClaimEvent, End, Holder, Intent, Restate, Take
 from cisbot.core.room.wire import EPOCH_MAX

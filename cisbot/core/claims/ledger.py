@@ -9,12 +9,13 @@ Heads count only from accounts on the home server. Off it (`abroad`) all is hear
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import dropwhile
 
 from cisbot.core.claims.fold import concerns, fold, touch
 from cisbot.core.claims.hearsay import Hearsay, guess
 from cisbot.core.claims.state import FREE, Bounds, Head, Verdict, Void, carried, from_carried
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId, UserId
 from cisbot.core.room.events import (
     CarriedHead,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cisbot.core.claims.contend import BACK_RETRY_S
 from cisbot.core.claims.fold import concerns
@@ -17,6 +17,7 @@ from cisbot.core.claims.keeper import RHO, Keeper
 from cisbot.core.claims.messages import memory_write
 from cisbot.core.claims.state import Head
 from cisbot.core.effects import Ask, ReadBack, Send
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId, Nonce
 from cisbot.core.inputs import MemoryAsk
 from cisbot.core.room.events import ClaimEvent, JsonMap, MemoryWrite, Probe

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from cisbot.core.effects import Priority, Send
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import (
     ClaimKey,
     EventId,

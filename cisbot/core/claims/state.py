@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId, Incarnation, UserId, server_of
 from cisbot.core.room.events import CarriedHead, Holder
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from cisbot.core.frozen import dataclass
 from cisbot.errors import FieldError
 
 DEPTH_MAX = 32

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import NAME, NAME_RULE, NodeId
 from cisbot.errors import FieldError
 

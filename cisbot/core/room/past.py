@@ -12,8 +12,7 @@ no epoch for anybody. A fold accepts none above `epoch_step_max` for each take t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, EventId
 from cisbot.core.room.events import CarriedHead, MemoryWrite, Rejected, Release, Restate, RoomEvent, Take
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from string import Template
 
 from cisbot.core.claims.keeper import Hold
@@ -14,6 +14,7 @@ from cisbot.core.dags.graph import topological_order
 from cisbot.core.dags.params import environment
 from cisbot.core.effects import Priority, Send, StartWork
 from cisbot.core.frames import StartTask, TaskEnded, TaskStarted
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import order_hash, run_event, short_id
 from cisbot.core.room import wire
 from cisbot.core.room.events import JsonMap, Outcome

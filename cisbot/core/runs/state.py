@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from cisbot.core.dags.definition import OnLost
+from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, DagId, EventId, NodeId, RunId, UserId, short_id
 from cisbot.core.room.events import Outcome
 
