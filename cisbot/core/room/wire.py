@@ -255,27 +255,27 @@ def place_of(key: ClaimKey) -> tuple[str, str]:
 
 def head_to_wire(head: CarriedHead) -> JsonMap:
     """The content of a carried head."""
-    holders = [
-        HolderWire(
-            slot=h.slot,
-            account=h.account,
-            node=h.node,
-            incarnation=h.incarnation,
-            epoch=h.epoch,
-            run=h.run,
-            lease_s=h.lease_s,
-            sign=h.sign,
-        )
+    holders: list[Json] = [
+        {
+            "slot": h.slot,
+            "account": h.account,
+            "node": h.node,
+            "incarnation": h.incarnation,
+            "epoch": h.epoch,
+            "run": h.run,
+            "lease_s": h.lease_s,
+            "sign": h.sign,
+        }
         for h in head.holders
     ]
-    return HeadWire(
-        key=head.key,
-        epoch=head.epoch,
-        after=head.after,
-        holders=holders,
-        value=head.value,
-        takes=head.takes,
-    ).model_dump(mode="json", exclude_none=False)
+    return {
+        "key": head.key,
+        "epoch": head.epoch,
+        "after": head.after,
+        "holders": holders,
+        "value": head.value,
+        "takes": head.takes,
+    }
 
 
 def head_bytes(head: CarriedHead) -> int:
