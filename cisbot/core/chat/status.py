@@ -148,6 +148,8 @@ class StatusBoard:
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
+        if not self._shown:
+            return None
         times: list[float] = []
         for shown in self._shown.values():
             if not shown.posted:

@@ -161,7 +161,9 @@ class Contender:
     def deadline(self) -> float | None:
         """When `pursue` has something to do."""
         asks = self.asks.deadline()
-        return min(self._wakes if asks is None else [*self._wakes, asks], default=None)
+        if asks is None and not self._wakes:
+            return None
+        return min(self._wakes if asks is None else [*self._wakes, asks])
 
     # -- deciding ------------------------------------------------------------------------------
 
@@ -186,6 +188,8 @@ class Contender:
             self._wakes.append(check)
         if self._keeper.mine_over:
             self._attempts.clear()
+            return sends, asks
+        if not (wishes or self._attempts):
             return sends, asks
         wanted = {wish.key for wish in wishes}
         for key in self._attempts.keys() - wanted:

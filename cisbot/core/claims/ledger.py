@@ -58,9 +58,9 @@ class Ledger:
     """The heads of all keys as one node knows them. Pure: fed with events in stream order."""
 
     def __init__(self, bounds: Bounds, account: UserId | None = None) -> None:
+        self._account = account
         self.bounds = bounds
         self.hearsay = Hearsay()
-        self._account = account
         self._sure: dict[ClaimKey, Head] = {}
         self._unsure: set[ClaimKey] = set()
         self._tail: dict[EventId, ClaimEvent] = {}
@@ -74,9 +74,15 @@ class Ledger:
         self._unsure = set(unsure)
 
     @property
-    def abroad(self) -> bool:
-        """Whether this node is off the home server: it judges nothing, and carries no heads."""
-        return self._account is not None and not self.bounds.at_home(self._account)
+    def bounds(self) -> Bounds:
+        """What the charter says."""
+        return self._bounds
+
+    @bounds.setter
+    def bounds(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        # Whether this node is off the home server: it judges nothing, and carries no heads.
+        self.abroad = self._account is not None and not bounds.at_home(self._account)
 
     def known(self) -> Iterator[ClaimKey]:
         """All keys that ever had a lock event, as far as known."""

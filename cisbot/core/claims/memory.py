@@ -140,7 +140,7 @@ class Memory:
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        return min(self._wakes, default=None)
+        return min(self._wakes) if self._wakes else None
 
     def _serve(self, key: ClaimKey, state: _Key, now: float, sends: list[Send], asks: list[Ask]) -> bool:
         op = state.queue[0]

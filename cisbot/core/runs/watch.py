@@ -85,7 +85,7 @@ class Watch:
             elif (run.id, run.epoch) not in self._told:
                 self._told.add((run.id, run.epoch))
                 silent.append((run, f"{run.node} went silent"))
-        self.at = min(times, default=None)
+        self.at = min(times) if times else None
         return silent, unseen, late
 
     def _lapse(self, run: Run, now: float) -> float | None:

@@ -51,14 +51,14 @@ class Candidates:
         found: dict[ClaimKey, Wish | None] = {}
         stories: list[RunId] = []
         load: Counter[UserId] | None = None
-        ahead: Counter[ClaimKey] = Counter()  # runs for others that come first under the same key
+        ahead: dict[ClaimKey, int] = {}  # runs for others that come first under the same key
         for run in board.waiting():
             if run.key is None:
                 continue
             if unread := run.id in self._unread:  # it may be over, also where others are to execute it
                 stories.append(run.id)
             if not fits(run, self._settings, self._pinned):
-                ahead[run.key] += bool(_rivals(board, run))
+                ahead[run.key] = ahead.get(run.key, 0) + bool(_rivals(board, run))
                 continue
             if unread:
                 found.setdefault(run.key, None)  # what comes after it waits with it
@@ -67,7 +67,7 @@ class Candidates:
             if not self._held(run.key, now):
                 room -= 1
             load = loads(self._keeper.ledger) if load is None else load
-            later = min(ahead[run.key], AHEAD_MAX)
+            later = min(ahead.get(run.key, 0), AHEAD_MAX)
             found[run.key] = _wish(
                 run, run.key, board, self._keeper.ledger, self._settings, self._me, load, later
             )
