@@ -51,17 +51,20 @@ class NodeLoop:
         self._files = files
         self._say = say
         self._trace = trace
-        self._queue: asyncio.Queue[tuple[Input | BaseException, float]] = asyncio.Queue()  # with when it came
+        self._queue: asyncio.Queue[tuple[Input | BaseException, float]] = (
+            asyncio.Queue()
+        )  # with when it came, for the trace
         self._armed: float | None = None  # when the timer rings
         self._cancel_timer: Callable[[], None] = lambda: None
 
     def emit(self, item: Input) -> None:
         """Hand in one input; called by the adapters, on the loop's thread."""
-        self._queue.put_nowait((item, self._clock.now().boot))
+        came = self._clock.now().boot if self._trace is not None else 0.0
+        self._queue.put_nowait((item, came))
 
     def fail(self, error: BaseException) -> None:
         """An adapter can't go on: end the node with this error."""
-        self._queue.put_nowait((error, self._clock.now().boot))
+        self._queue.put_nowait((error, 0.0))
 
     async def run(self, kept: Kept) -> None:
         """Run until a `Stop` is handled. Raises `Halted`, `Anew`, or what an adapter failed with."""
@@ -119,7 +122,7 @@ class NodeLoop:
             await self._perform(self._coordinator.handle(found, self._clock.now()))
 
     async def _perform(self, step: Step) -> None:
-        writes = [*step.persist, *(send_to_row(s) for s in step.send if s.durable)]
+        writes = [*step.persist, *[send_to_row(send) for send in step.send if send.durable]]
         for txn in step.withdraw:
             self._room.withdraw(txn)
         for send in filter(_ahead, step.send):

@@ -178,7 +178,8 @@ class World:
         if len(server.stream) > known:
             self._last_event = self.now
             self.log("{} is at {}: {} {} {}", event_id, known + 1, account, send.type, send.txn)
-            self.links.send(server, server.last())
+            if len(self.servers) > 1:
+                self.links.send(server, server.last())
             self._arrived(server)
         return event_id
 

@@ -56,6 +56,7 @@ class Board:
         self.nodes: dict[UserId, NodeInfo] = {}
         self._away: set[UserId] = set()
         self._peers: tuple[str, tuple[UserId, ...]] | None = None  # until one comes or goes
+        self._rivals: dict[tuple[str, str], tuple[UserId, ...]] = {}  # so too
         self.dirty: set[RunId] = set()
         self._open: list[tuple[int, RunId]] = []  # oldest first
         self._tasks = 0  # of all runs
@@ -108,8 +109,12 @@ class Board:
             now_ms,
             record.ts_ms,
         )
-        self._peers = None
+        self._others_now()
         self.dirty_nodes.add(record.sender)
+
+    def _others_now(self) -> None:
+        self._peers = None
+        self._rivals.clear()
 
     def outdated(self, record: NodeRecord) -> bool:
         """Whether the node has said something newer, which the state before a fork does not know."""
@@ -123,7 +128,7 @@ class Board:
         info = self.nodes.get(event.user)
         if info is not None and not here and not info.gone:
             self.nodes[event.user] = replace(info, gone=True)
-            self._peers = None
+            self._others_now()
             self.dirty_nodes.add(event.user)
 
     def seen(self, event: ClaimEvent | Restate, now_ms: int) -> None:
@@ -156,6 +161,14 @@ class Board:
     def eligible(self, dag: str, target: str) -> list[NodeInfo]:
         """The nodes that may execute a run of this DAG with this target."""
         return [n for n in self.living() if n.executes and dag in n.dags and matches(target, n.id, n.labels)]
+
+    def rivals(self, dag: str, target: str) -> list[UserId]:
+        """The accounts of those whose incarnation has not ended, as far as known."""
+        known = self._rivals.get((dag, target))
+        if known is None:
+            known = tuple(info.account for info in self.eligible(dag, target))
+            self._rivals[dag, target] = known
+        return [account for account in known if not self.over(self.nodes[account])]
 
     def holders_of(self, dag: str, definition: str) -> list[NodeInfo]:
         """The living nodes that say they have the DAG in this very form."""

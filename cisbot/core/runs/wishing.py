@@ -83,9 +83,9 @@ class Candidates:
 def _rivals(board: Board, run: Run) -> set[UserId]:
     """The accounts of the nodes that could execute the run, as far as they are known to be there."""
     node = run_node(run.id)
-    named = [info for info in board.living() if info.id == node]
-    nodes = board.eligible(run.dag, run.target) if node is None else named
-    return {info.account for info in nodes if not board.over(info)}
+    if node is None:
+        return set(board.rivals(run.dag, run.target))
+    return {info.account for info in board.living() if info.id == node and not board.over(info)}
 
 
 def _wish(
