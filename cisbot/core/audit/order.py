@@ -9,7 +9,7 @@ event is moved past others that it forked from, if fewer contradict the result. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cisbot.core.audit.evidence import Evidence
 from cisbot.core.claims.fold import fold, touch
@@ -75,6 +75,17 @@ class Folding:
         true = step.head.says()
         return len({v.by.sender for v in said if from_carried(v.head).says() != true})
 
+    def overlooked(self, step: Step, line: Mapping[EventId | None, Told]) -> bool:
+        """Whether the take is void for an event that its sender must have known: it did not fork from it.
+
+        Weaker than what others say, for a node whose sync hangs overlooks much.
+        """
+        event, head = step.item.event, step.before
+        if not isinstance(event, Take) or not isinstance(step.verdict, Void) or head is None:
+            return False
+        known = line.get(head.after)
+        return event.after != head.after and known is not None and not forked(known, event)
+
 
 def settle(items: Sequence[Item], folding: Folding, *, whole: bool) -> tuple[list[Step], list[Told]]:
     """The steps in the order that contradicts least of what was said, and the events that were moved."""
@@ -104,14 +115,17 @@ def _better(
     low, high = max(0, at - REACH), min(len(line), at + REACH + 1)
     before = steps[low - 1].head if low else start
 
-    def cost(window: Sequence[Item]) -> int:
-        head, total = before, 0
+    def cost(window: Sequence[Item]) -> tuple[int, int]:
+        head, contradicted, overlooked = before, 0, 0
         for item in window:
             step = folding.step(head, item)
-            head, total = step.head, total + folding.contradicted(step)
-        return total
+            head = step.head
+            contradicted += folding.contradicted(step)
+            overlooked += folding.overlooked(step, events)
+        return contradicted, overlooked
 
     window = line[low:high]
+    events: dict[EventId | None, Told] = {item.event.event_id: item.event for item in line[:high]}
     least = cost(window)
     best: tuple[list[Item], Item] | None = None
     moves = sorted(

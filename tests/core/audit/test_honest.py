@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cisbot.core.audit.examine import audit
@@ -104,6 +104,9 @@ STEPS = st.tuples(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(STEPS, max_size=40))
+@example(
+    [("take", "c", "a", False), ("beat", "c", "a", True), ("wait", "a", "a", False), ("take", "a", "b", True)]
+)
 def test_honest_nodes_are_never_accused(steps: list[tuple[str, str, str, bool]]) -> None:
     honest = Honest()
     for what, name, other, swapped in steps:
