@@ -15,7 +15,7 @@ event that we never saw could come after newer ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from cisbot.core.ids import RoomId, UserId
@@ -33,8 +33,15 @@ _BAD_CURSOR: Final = 400
 Say = Callable[[str], None]
 
 
+async def _at_once() -> None:
+    pass
+
+
 class SyncLoop:
-    """Long polls the room and emits its batches; the first one always, an empty one later never."""
+    """Long polls the room and emits its batches; the first one always, an empty one later never.
+
+    It asks on once a batch is `handled`: what that has us send leaves before the question does.
+    """
 
     def __init__(
         self,
@@ -45,11 +52,13 @@ class SyncLoop:
         cursor: str | None,
         emit: Callable[[Input], None],
         say: Say,
+        handled: Callable[[], Awaitable[None]] = _at_once,
         on_encrypted: Callable[[], None] = lambda: None,
     ) -> None:
         self._follower = Follower(api, room_id, user_id, cursor)
         self._emit = emit
         self._say = say
+        self._handled = handled
         self._on_encrypted = on_encrypted
         self._backoff = Backoff(user_id)
 
@@ -80,6 +89,7 @@ class SyncLoop:
                 self._backoff.reset()
             if first or not is_empty(batch):
                 hand_on(batch, self._emit, self._on_encrypted)
+                await self._handled()
             elif poll_s and clock() - asked_at < _BREATH_S:
                 await pause(_BREATH_S)  # an answer at once that tells nothing: don't spin
             first, poll_s = False, POLL_S

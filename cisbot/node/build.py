@@ -85,6 +85,11 @@ class Node:
                 pass
         self._loop.emit(item)
 
+    async def handled(self) -> None:
+        """Wait until all that was handed in so far is done."""
+        assert self._loop is not None
+        await self._loop.handled()
+
     def fail(self, error: BaseException) -> None:
         """End the node with this error."""
         assert self._loop is not None

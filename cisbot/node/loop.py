@@ -19,6 +19,8 @@ from cisbot.errors import CisbotError
 from cisbot.node.ports import Clock, Files, Room, Store, Workers
 from cisbot.store.outbox_rows import send_to_row
 
+_Item = Input | BaseException | asyncio.Future[None]  # a future is a mark: all before it is done
+
 
 class Halted(CisbotError):
     """The node can't go on; the text says why and what to do."""
@@ -51,9 +53,7 @@ class NodeLoop:
         self._files = files
         self._say = say
         self._trace = trace
-        self._queue: asyncio.Queue[tuple[Input | BaseException, float]] = (
-            asyncio.Queue()
-        )  # with when it came, for the trace
+        self._queue: asyncio.Queue[tuple[_Item, float]] = asyncio.Queue()  # with when it came, for the trace
         self._armed: float | None = None  # when the timer rings
         self._cancel_timer: Callable[[], None] = lambda: None
 
@@ -61,6 +61,12 @@ class NodeLoop:
         """Hand in one input; called by the adapters, on the loop's thread."""
         came = self._clock.now().boot if self._trace is not None else 0.0
         self._queue.put_nowait((item, came))
+
+    async def handled(self) -> None:
+        """Wait until all that was handed in so far is done."""
+        mark: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((mark, 0.0))
+        await mark
 
     def fail(self, error: BaseException) -> None:
         """An adapter can't go on: end the node with this error."""
@@ -90,6 +96,10 @@ class NodeLoop:
         item, came = await self._queue.get()
         if isinstance(item, BaseException):
             raise item
+        if isinstance(item, asyncio.Future):
+            if not item.done():  # who waited may be cancelled
+                item.set_result(None)
+            return False
         if isinstance(item, RoomBatch) and _has_command(item):
             await self._read_files()
         if isinstance(item, SendFailed) and item.errcode not in ("SUPERSEDED", "WITHDRAWN"):

@@ -31,6 +31,7 @@ async def follow(room_id: RoomId, cursor: str | None, node: Node) -> None:
         UserId(node.settings.matrix.user_id),
         cursor=cursor,
         emit=node.emit,
+        handled=node.handled,
         say=node.say,
         on_encrypted=outbox.forbid,
     )
