@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cisbot.core.claims.contend import RETRY_S
-from cisbot.core.claims.keeper import spoilt_keys
+from cisbot.core.claims.ledger import spoilt_keys
 from cisbot.core.claims.memory import MemoryReply
 from cisbot.core.claims.messages import end, end_txn, told_dags
 from cisbot.core.claims.rows import changed_heads
@@ -131,7 +131,7 @@ class Coordinator(Lifecycle):
         times += [self.desk.deadline(), self.status.deadline()]
         if not self.draining:
             times += [self.stories.deadline(), self.presence.deadline(), self.contender.deadline()]
-            times.append(self.watch.at)
+            times += [self.watch.at, self.gathering.at]
         return min([at for at in times if at is not None], default=None)
 
     # -- room events -----------------------------------------------------------------------------
@@ -241,7 +241,8 @@ class Coordinator(Lifecycle):
             head = self.ledger.sure(renewal.key)
             holder = head.held_by(event.sender, event.incarnation, renewal.epoch) if head else None
             run = self.board.runs.get(holder.run) if holder else None
-            if run and run.epoch == renewal.epoch and run.status in (RunStatus.LOST, RunStatus.PENDING):
+            own = run is not None and (run.key, run.epoch) == (renewal.key, renewal.epoch)
+            if run and own and run.status in (RunStatus.LOST, RunStatus.PENDING):
                 self.watch.alive(run.id, renewal.epoch)
                 self.board.put(replace(run, status=RunStatus.RUNNING, why=""))
 
@@ -335,6 +336,8 @@ class Coordinator(Lifecycle):
             self._out.withdraw.extend(self.contender.take_stale())
             self._say(*sends)
             self._out.asks.extend(asks)
+            for hold in self.gathering.idle(self.board.runs, self.executions):
+                self._say(self.keeper.release(hold, None))
         self._out.send.extend(self.resend.due(now.boot))
         if self.ready:
             self._serve_memory(now)
@@ -367,6 +370,8 @@ class Coordinator(Lifecycle):
         silent, unseen, late = self.watch.due(self.executions, now)
         for run, why in silent:
             self.losses.lost(run, why, now)
+            if self.ledger.abroad:  # between servers events overtake each other: its end may have come first
+                self._unfollow(run.id)
         for run in unseen:
             self._out.asks.append(ReadStory(f"{LOOK}{run.id}", run.id))
         for run in late:

@@ -5,151 +5,90 @@ A run is begun only by a win that is still good, and let go only when its last p
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
-from cisbot.core.abroad import Abroad
-from cisbot.core.chat.desk import Desk
-from cisbot.core.chat.status import StatusBoard
-from cisbot.core.claims.contend import Contender, Wish
-from cisbot.core.claims.grants import Requests
-from cisbot.core.claims.keeper import Ended, Extended, Fact, Freed, Keeper, Learned, Taken, Won
-from cisbot.core.claims.ledger import Ledger
-from cisbot.core.claims.memory import Memory
-from cisbot.core.claims.messages import Me, end, node_record
-from cisbot.core.dags.definition import Definition, OnLost
-from cisbot.core.effects import Ask, CancelWork, MoveDeadline, Put, ReadStory, Send, Write
+from typing_extensions import override
+
+from cisbot.core.claims.contend import Wish
+from cisbot.core.claims.facts import Ended, Extended, Fact, Freed, Learned, Taken, Won
+from cisbot.core.claims.holds import Hold
+from cisbot.core.claims.messages import end, node_record
+from cisbot.core.dags.definition import OnLost
+from cisbot.core.effects import CancelWork, MoveDeadline, ReadStory
 from cisbot.core.ids import RunId, UserId
 from cisbot.core.inputs import Instant, StoryRead
-from cisbot.core.losing import Losses
-from cisbot.core.outbound import Kept, Outbound
-from cisbot.core.presence import Presence
-from cisbot.core.resend import Resend
+from cisbot.core.parts import Parts
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome
-from cisbot.core.runs.board import Board
-from cisbot.core.runs.execution import Execution, Place, taken_up
-from cisbot.core.runs.remembering import Remembering
+from cisbot.core.runs.execution import Execution, taken_up
 from cisbot.core.runs.rows import task_to_row
-from cisbot.core.runs.state import Run, RunStatus, TaskRun
-from cisbot.core.runs.stories import Stories
+from cisbot.core.runs.state import Run, RunStatus
 from cisbot.core.runs.story import begun_before
-from cisbot.core.runs.watch import Watch
-from cisbot.core.runs.wishing import Candidates, fits, loads
-from cisbot.core.settings import Settings
+from cisbot.core.runs.wishing import Candidates
+from cisbot.core.scopes import is_lock, lock_name
 
 STORY = "story "  # the tag of a question, before the run: asked after a win
 LOOK = "look "  # the same before a wish, or where a run ended unseen
-FENCES_PER_DELAY = 6  # between TERM and deadline; a restart each third of the delay may fail once before
 
 
-class Lifecycle:
+class Lifecycle(Parts):
     """The runs that this node holds or would hold. `Coordinator` adds the room and the way in and out."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        me: Me,
-        kept: Kept,
-        version: str,
-        path: str = "",
-        end_delay_s: float = 0.0,  # of the delayed end, where this room's homeserver and charter allow it
-    ) -> None:
-        self.settings = settings
-        self.me = me
-        self.version = version
-        self.ledger = Ledger(kept.bounds, me.account)
-        self.ledger.load(kept.sure, kept.unsure)
-        self.keeper = Keeper(me, self.ledger, end_delay_s=end_delay_s)
-        self.contender = Contender(self.keeper)
-        self.asks = self.contender.asks
-        self.memory = Memory(self.keeper)
-        self.remembering = Remembering(self.memory)
-        self.board = Board(settings.policy)
-        self.definitions: dict[str, Definition] = {}
-        self.problems: tuple[str, ...] = ()
-        self.hashes: dict[str, str] = {}  # of its own DAGs, if it executes
-        self.pinned: dict[str, Definition] = dict(kept.definitions)
-        self.unread = kept.unread
-        self.named: set[RunId] = set()
-        self.asked: set[RunId] = set()
-        self.lately: tuple[RunId, ...] = ()
-        self.executions: dict[RunId, Execution] = {}
-        self.own_tasks: dict[RunId, dict[str, TaskRun]] = {}
-        self.place = Place(
-            settings.node.id,
-            str(settings.node.data_dir),
-            settings.coordinator.kill_grace,
-            path,
-            tuple(settings.policy.rooms),
-            end_delay_s / FENCES_PER_DELAY if end_delay_s else math.inf,
-        )
-        self.status = StatusBoard(self.board, me, self.ledger)
-        self.desk = Desk(self)
-        self.abroad = Abroad(self, self.desk, Requests(self.keeper))
-        self.losses = Losses(self.board, self.desk, self.ledger, self.executions, self._unfollow)
-        self.presence = Presence(me, self.board)
-        self.watch = Watch(self.board, self.keeper)
-        self.ready = False  # until the first batch: what was missed comes before any decision
-        self.draining = False
-        self.left = False
-        self.unfollowed: set[RunId] = set()
-        self.stories = Stories()
-        self._looking: dict[str, Won] = {}
-        self.resend = Resend()
-        self._out = Outbound()
-        self._deadline: float | None = None
-        self._load(kept)
-
-    def _load(self, kept: Kept) -> None:
-        for powers in kept.powers:
-            self.board.note_powers(powers)
-        for info in kept.nodes:
-            self.board.nodes[info.account] = info
-        for run in kept.runs:
-            self.board.put(run)
-            if not run.status.over:  # maybe it was not followed before either
-                self.unfollowed.add(run.id)
-        for task in kept.tasks:
-            self.own_tasks.setdefault(task.run, {})[task.task] = task
-        self.board.dirty.clear()
 
     # -- facts of the claims -----------------------------------------------------------------------
 
     def _facts(self, facts: Iterable[Fact], now: Instant) -> None:
         for fact in facts:
             match fact:
+                case Won() if is_lock(fact.take.key):
+                    self.gathering.won(fact.take.run, now.boot)
                 case Won():
                     self._won(fact, now)
                 case Taken():
                     self.abroad.requests.granted(fact.take)
-                    self.board.taken(fact.take, fact.holder, now.wall_ms)
                     if (
                         fact.holder.account == self.me.account
                         and fact.holder.incarnation != self.me.incarnation
                     ):
                         self._say(end(self.me, fact.holder.incarnation))  # won, then crashed
-                    self._fenced(fact.take.run)
+                    if not is_lock(fact.take.key):
+                        self.board.taken(fact.take, fact.holder, now.wall_ms)
+                        self._fenced(fact.take.run)
                 case Extended():
-                    if execution := self.executions.get(fact.hold.run):
-                        execution.hold = fact.hold
-                        self._out.work.append(MoveDeadline(fact.hold.run, fact.hold.deadline))
+                    self._extended(fact.hold)
+                case Ended() if is_lock(fact.hold.key):
+                    self._unlocked(fact, now)
                 case Ended():
                     self._fenced(fact.hold.run)
                     if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
                         self.losses.ended(run, fact, now)
-                case Freed():
+                case Freed() if not is_lock(fact.key):
                     self.losses.freed(fact, now)
-                case Learned():
+                case Learned() if not is_lock(fact.key):
                     self.losses.learned(fact)
                 case _:
                     pass
 
-    def _unfollow(self, run: RunId) -> None:
-        """Something about this run went unjudged: look at its story, now and before its first task."""
-        self.unfollowed.add(run)
-        self.stories.missed(run)
+    def _extended(self, hold: Hold) -> None:
+        """A run lives as long as the first of its claims to run out."""
+        execution = self.executions.get(hold.run)
+        if execution is None:
+            return
+        if hold.key == execution.hold.key:
+            execution.hold = hold
+        before = execution.deadline
+        if execution.bounded(self.keeper.holds.of_run(hold.run)) != before:
+            self._out.work.append(MoveDeadline(hold.run, execution.deadline))
+
+    def _unlocked(self, fact: Ended, now: Instant) -> None:
+        """A run whose lock is lost is stopped at once; its own key follows when its last process is dead."""
+        hold = fact.hold
+        if now.boot >= hold.deadline:
+            self.keeper.abandon(hold)  # perhaps nobody has taken it over yet
+        execution = self.executions.get(hold.run)
+        if execution is not None and execution.locks.get(lock_name(hold.key)) == hold.epoch:
+            execution.why = f"lost the lock {lock_name(hold.key)}: {fact.why}"
+            self._stop_run(hold.run, Outcome.LOST, now, grace_s=0.0)
 
     def _won(self, won: Won, now: Instant) -> None:
         run = self.board.runs.get(won.take.run)
@@ -157,9 +96,11 @@ class Lifecycle:
         held = self.keeper.ledger.sure(won.take.key)
         holder = held.held_by(self.me.account, self.me.incarnation, won.take.epoch) if held else None
         stale = run is None or run.status is not RunStatus.PENDING or definition is None
+        if not stale and run is not None and run.key is not None:
+            stale = bool(self.gathering.missing(run))  # a lock was lost meanwhile
         if stale or holder is None or won.hold.deadline <= now.boot or self.draining:
             cancelled = run is not None and run.status is RunStatus.CANCELLED
-            self._say(self.keeper.release(won.take.key, Outcome.CANCELLED if cancelled else None))
+            self._say(self.keeper.release(won.hold, Outcome.CANCELLED if cancelled else None))
             return
         assert run is not None and definition is not None
         if run.id in self.unfollowed:  # it may be over: look before the first task
@@ -172,7 +113,8 @@ class Lifecycle:
         own = self.own_tasks.get(run.id, {})
         rerun = run.on_lost is OnLost.RERUN and run.epoch > 0
         tasks = taken_up(run, own, rerun=rerun)
-        execution = Execution(taken, definition, won.hold, self.place, tasks)
+        holds = self.keeper.holds.of_run(run.id)
+        execution = Execution(taken, definition, won.hold, holds, self.place, tasks)
         self.executions[run.id] = execution
         self.status.opened(execution, now)
 
@@ -192,10 +134,10 @@ class Lifecycle:
             if item.events is not None:
                 self.losses.ended_unseen(named, now)
             return
-        hold = self.keeper.holds.get(won.take.key)
+        hold = self.keeper.holds.get(won.hold.place)
         held = hold is not None and hold.epoch == won.hold.epoch
-        if item.events is None and held:  # the read itself waited before it gave up: not now
-            self._say(self.keeper.release(won.take.key, None))
+        if item.events is None and hold is not None and held:  # the read itself waited before it gave up
+            self._say(self.keeper.release(hold, None))
         if item.events is None:
             return
         self.unfollowed.discard(won.take.run)
@@ -213,12 +155,12 @@ class Lifecycle:
                 run, status=RunStatus.RUNNING, node=before.who.node, account=before.who.account,
                 epoch=won.take.epoch, definition=before.definition,
             )  # fmt: skip
-            self._say(self.keeper.release(won.take.key, Outcome.LOST))
+            self._say(self.keeper.release(won.hold, Outcome.LOST))
             self.losses.lost(self.board.put(begun), f"{before.who.node} is gone", now)
             return False
         self.board.put(replace(run, epoch=max(run.epoch, before.epoch), definition=before.definition))
         if before.definition != won.take.definition:  # it stays pinned to what it began with
-            self._say(self.keeper.release(won.take.key, None))
+            self._say(self.keeper.release(won.hold, None))
             return False
         return True
 
@@ -231,6 +173,8 @@ class Lifecycle:
         self.remembering.stop(run)
         self._keep_tasks(execution)
         self._out.work.append(CancelWork(run, 0.0))
+        for hold in self.keeper.holds.of_run(run):
+            self.keeper.abandon(hold)
         self.status.fenced(run)
 
     def _stay(self, now: Instant) -> None:
@@ -249,6 +193,7 @@ class Lifecycle:
 
     # -- cancelling and stopping -------------------------------------------------------------------
 
+    @override
     def cancel(self, run: Run, user: UserId, now: Instant) -> None:
         """Somebody with the right cancels: at once if nobody runs it, else its holder stops it."""
         self.board.put(replace(run, cancelled_by=user))
@@ -257,13 +202,13 @@ class Lifecycle:
         elif run.status is not RunStatus.RUNNING:
             self.board.close(replace(run, cancelled_by=user), RunStatus.CANCELLED, f"by {user}", now.wall_ms)
 
-    def _stop_run(self, run: RunId, outcome: Outcome, now: Instant) -> None:
+    def _stop_run(self, run: RunId, outcome: Outcome, now: Instant, *, grace_s: float | None = None) -> None:
         execution = self.executions[run]
         for ended in self.remembering.stop(run):
             execution.ended(ended, now.wall_ms)
         self._out.withdraw.extend(execution.sending)  # unsaid once the run is not ours
         if execution.stop(outcome):
-            self._out.work.append(CancelWork(run, execution.grace_s))
+            self._out.work.append(CancelWork(run, execution.grace_s if grace_s is None else grace_s))
 
     def _stop(self, now: Instant) -> None:
         """A clean stop begins: nothing new, and what runs is stopped. The claims end when all is dead."""
@@ -286,7 +231,7 @@ class Lifecycle:
         if self.left:
             return
         self.left = True
-        self.keeper.holds.clear()
+        self.keeper.leave()
         self._say(end(self.me, self.me.incarnation))
         self._say(node_record(self.me, self.hashes, self.settings.node, self.version, gone=True))
         self._out.done = True
@@ -307,11 +252,12 @@ class Lifecycle:
         run = self.board.runs[execution.run.id]
         del self.executions[run.id]
         run = self.board.put(replace(run, tasks=execution.statuses()))
-        if execution.hold.key in self.keeper.holds:
-            self._say(self.keeper.release(execution.hold.key, outcome))
+        holds = self.keeper.holds.of_run(run.id)
+        for hold in sorted(holds, key=lambda hold: is_lock(hold.key)):  # the outcome first
+            self._say(self.keeper.release(hold, None if is_lock(hold.key) else outcome))
         if outcome is Outcome.LOST:
             self.status.fenced(run.id)
-            self.losses.lost(run, f"{self.me.node} could not renew its lease in time", now)
+            self.losses.lost(run, f"{self.me.node} {execution.why}", now)
             return
         run = self.board.settled(run, outcome, now.wall_ms)
         self._say(*self.status.closed(run, execution, now))
@@ -327,6 +273,7 @@ class Lifecycle:
 
     def _wishes(self, now: Instant) -> list[Wish]:
         """The first waiting run of every key that it may claim now; of others it reads the story first."""
+        self.gathering.begin()
         self.stories.passed(now.boot)
         if self.draining or not self.ready:
             return []
@@ -334,9 +281,9 @@ class Lifecycle:
             return []  # its record comes first: whoever judges its claims must know it for a node
         if not self.keeper.armed.fit(now.boot):
             return []
-        room = self.settings.coordinator.max_runs - len(self.keeper.holds)
+        room = self.settings.coordinator.max_runs - len(self.keeper.holds.runs())
         unread = self.stories.unread(self.unfollowed)
-        candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper)
+        candidates = Candidates(self.settings, self.me, self.pinned, unread, self.keeper, self.gathering)
         found, stories = candidates.wishes(self.board, room, now.boot)
         found, more = self.abroad.grants(found, unread, now)
         lost = [run.id for run in self.board.open_runs() if run.status is RunStatus.LOST] if unread else []
@@ -344,51 +291,3 @@ class Lifecycle:
         due = self.stories.to_ask(stories, now.boot)
         self._out.asks.extend(ReadStory(f"{LOOK}{run}", run) for run in due)
         return found
-
-    def eligible(self, run: Run) -> bool:
-        """Whether this node may execute the run."""
-        return fits(run, self.settings, self.pinned)
-
-    def loads(self) -> Mapping[UserId, int]:
-        """How many claims each account holds, as far as this node is sure; 0 for others."""
-        return loads(self.ledger)
-
-    def look_first(self, runs: Iterable[RunId]) -> None:
-        """Look at the story of these runs before their first task."""
-        self.unfollowed.update(runs)
-
-    def executes(self, run: RunId) -> bool:
-        """Whether this node executes the run now."""
-        return run in self.executions
-
-    def tasks_of(self, run: RunId) -> dict[str, TaskRun]:
-        """What this node knows of the run's tasks: its own, or what the holder told."""
-        if (execution := self.executions.get(run)) is not None:
-            return execution.tasks
-        known = self.board.runs.get(run)
-        told = {n: TaskRun(run, n, s) for n, s in known.tasks.items()} if known else {}
-        own = self.own_tasks.get(run, {}) if known and known.account == self.me.account else {}
-        return {**told, **own}
-
-    def pin(self, definition: Definition) -> str:
-        """Keep a definition under its hash, so that an edited file changes the next run only."""
-        mark = definition.hash
-        if mark not in self.pinned:
-            self.pinned[mark] = definition
-            self._out.persist.append(
-                Put("definitions", {"hash": mark, "dag": definition.id, "text": definition.canonical})
-            )
-        return mark
-
-    def _say(self, *sends: Send) -> None:
-        for send in sends:
-            self.resend.note(send)
-            self._out.send.append(send)
-
-    def ask(self, ask: Ask) -> None:
-        """Ask on behalf of the desk."""
-        self._out.asks.append(ask)
-
-    def keep(self, write: Write) -> None:
-        """Write a row on behalf of the desk."""
-        self._out.persist.append(write)

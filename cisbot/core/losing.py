@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 from dataclasses import replace
 
 from cisbot.core.chat.desk import Desk
-from cisbot.core.claims.keeper import Ended, Freed, Learned
+from cisbot.core.claims.facts import Ended, Freed, Learned
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.dags.definition import OnLost
 from cisbot.core.ids import RunId
@@ -15,6 +15,7 @@ from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome, RoomEvent
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.state import Run, RunStatus
+from cisbot.core.scopes import is_lock
 
 
 class Losses:
@@ -153,14 +154,14 @@ class Losses:
         unsure = self._ledger.abroad or self._ledger.sure(event.key) is None
         if run is None or unsure or run.key is None:
             return self._board.is_node(event.sender)
-        if event.key != run.key or event.epoch > run.epoch:
+        if event.key != run.key or event.epoch > run.epoch:  # so no lock tells an outcome
             return False
         return (event.epoch, event.sender) == (run.epoch, run.account) or run.held(event.epoch, event.sender)
 
     def hint(self, event: RoomEvent, now: Instant) -> None:
         """What the state says of runs after a gap: a hint for people; claims wait for a sure head."""
         match event:
-            case ev.Take():
+            case ev.Take() if not is_lock(event.key):
                 self.begun(event)
                 run = self._board.runs.get(event.run)
                 if run is not None and not run.status.over and event.epoch > run.epoch:

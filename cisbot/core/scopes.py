@@ -1,4 +1,4 @@
-"""Scopes: what shares a worker, how a scope is written and inferred, and which key claims a run."""
+"""Scopes: what shares a worker, how a scope is written and inferred; and the keys that a run claims."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class ScopeKind(StrEnum):
     GLOBAL = "global"
 
 
+LOCK_PREFIX = "lock:"  # of the claim keys of named locks; no DAG and no scope has a ":"
 DAG_TYPES = ("backup", "deploy", "build", "test", "report", "sync", "check", "cleanup")
 _PROJECT = re.compile(r"(proj-[a-z0-9]+)(?:[-_.]|\Z)")
 _USER = re.compile(r"user-([A-Za-z0-9]+)(?:[-_.]|\Z)")
@@ -103,3 +104,23 @@ def claim_key(dag: DagId, scope: Scope, *, exclusive: bool, node: NodeId | None 
     if exclusive or scope.kind is ScopeKind.GLOBAL:
         return ClaimKey(scope.label)
     return ClaimKey("/".join([dag, scope.label, *([node] if node else [])]))
+
+
+def lock_key(name: str) -> ClaimKey:
+    """The key of a named lock: one in the whole room, whichever DAG, scope and node asks for it."""
+    return ClaimKey(LOCK_PREFIX + name)
+
+
+def is_lock(key: ClaimKey) -> bool:
+    """Whether the key is a named lock's, and no run's own."""
+    return key.startswith(LOCK_PREFIX)
+
+
+def lock_name(key: ClaimKey) -> str:
+    """What people call it."""
+    return key.removeprefix(LOCK_PREFIX)
+
+
+def slots_of(key: ClaimKey, allowed: int) -> int:
+    """How many runs may hold the key at once: what their DAG allows, but of locks and of a scope only one."""
+    return allowed if "/" in key else 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cisbot.core.claims.messages import Claim, Me, take
 from cisbot.core.ids import EventId, Incarnation, NodeId, RunId, UserId
 from cisbot.core.room.wire import EPOCH_MAX
-from cisbot.core.scopes import claim_key, parse_scope
+from cisbot.core.scopes import claim_key, lock_key, parse_scope
 from tests.sim.plan import DAGS
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Chaos:
         rng, nonce = self._world.rng, self._evil.nonce()
         dag = DAGS[rng.choice([dag for _, dag in self._world.plan.runs])]
         scope = parse_scope(dag.scope or "")
-        key = claim_key(dag.id, scope, exclusive=False)
+        key = rng.choice((claim_key(dag.id, scope, exclusive=False), *map(lock_key, dag.locks)))
         epoch = rng.choice((1, STEP_MAX, STEP_MAX + 1, STEP_MAX * rng.randint(2, 9), EPOCH_MAX))
         claim = Claim(RunId("$evil"), "d", "s", 1, "0")
         send = take(

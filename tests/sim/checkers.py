@@ -14,6 +14,7 @@ from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome
 from cisbot.core.room.wire import key_of
 from cisbot.core.runs.board import Board
+from cisbot.core.scopes import lock_key
 from tests.sim.homeserver import Answer, Homeserver, Seen
 from tests.sim.plan import DAGS
 from tests.sim.reference import Grant, Reference, truth_of
@@ -43,6 +44,7 @@ class Checkers:
         self.published: dict[str, Published] = {}
         self.counted = Counter[str]()
         self._sink: dict[tuple[ClaimKey, int], int] = {}  # the highest fence that wrote
+        self._allowed = {dag.id: dag.overlap.allow for dag in DAGS.values()}
 
     # -- executions ----------------------------------------------------------------------------------
 
@@ -60,8 +62,11 @@ class Checkers:
                 raise Violation(f"{_told(new)}, after {_told(other)}: epochs of {grant.key} must grow")
             if other.alive() and not same and (place or other.run == new.run):
                 raise Violation(f"{_told(new)} at {now:.3f}, while {_told(other)}: two at once")
+        self._named(new)
+        self._locked(new)
         self._once(new, grant)
         self.attempts.append((new, grant))
+        self._allows(new, grant)
 
     def effect(self, attempt: Attempt) -> None:
         """A task writes to a storage that refuses lower fences than it has seen: no holder is refused."""
@@ -70,12 +75,21 @@ class Checkers:
         if attempt.epoch < fence:
             raise Violation(f"{_told(attempt)} and is refused, for {fence} has written already")
         self._sink[grant.key, grant.slot] = attempt.epoch
+        for lock, epoch in attempt.locks.items():
+            if epoch < (fence := self._sink.get((lock, 0), 0)):
+                raise Violation(f"{_told(attempt)} and {lock} at {epoch} is refused, for {fence} has written")
+            self._sink[lock, 0] = epoch
 
     def persisted(self, event: Seen, now: float) -> None:
         """A take that is accepted finds nobody who may still run: its holder's deadline is over."""
         if not isinstance(event, ev.Take):
             return
         self.truth.follow(self._server.stream)
+        lock = self.truth.locks.get((event.key, event.epoch))
+        if lock is not None and lock.event == event.event_id:
+            for other, _ in self.attempts:
+                if other.locks.get(event.key, event.epoch) != event.epoch and other.alive():
+                    raise Violation(f"{event.node} is granted {event.key} at {now:.3f}, while {_told(other)}")
         grant = self.truth.grants.get((event.run, event.epoch))
         if grant is None or grant.event != event.event_id:
             return
@@ -83,6 +97,33 @@ class Checkers:
             here = (held.key, held.slot) == (grant.key, grant.slot) or other.run == event.run
             if here and other.epoch != event.epoch and other.alive():
                 raise Violation(f"{event.node} is granted {event.run} at {now:.3f}, while {_told(other)}")
+
+    def _named(self, new: Attempt) -> None:
+        """It is told of claims of all locks of its DAG, and they are its own."""
+        if set(new.locks) != self._locks(new.run):
+            raise Violation(f"{_told(new)} with {sorted(new.locks)}: not the locks of its DAG")
+        for lock, epoch in new.locks.items():
+            held = self.truth.locks.get((lock, epoch))
+            whose = None if held is None else (held.run, held.node, held.incarnation)
+            if whose != (new.run, new.node, new.incarnation):
+                raise Violation(f"{_told(new)}, whose claim of {lock} at {epoch} is void: {held}")
+
+    def _locked(self, new: Attempt) -> None:
+        """Nobody else runs under a lock that its DAG names."""
+        locks = self._locks(new.run)
+        for other, _ in self.attempts if locks else ():
+            shared = locks & self._locks(other.run)
+            if shared and other.alive() and other.run != new.run:
+                raise Violation(f"{_told(new)}, while {_told(other)}: two at once under {min(shared)}")
+
+    def _locks(self, run: str) -> set[ClaimKey]:
+        return set(map(lock_key, DAGS[self.published[run].dag].locks))
+
+    def _allows(self, new: Attempt, grant: Grant) -> None:
+        """No more runs of one key than its DAG allows."""
+        here = {other.run for other, held in self.attempts if held.key == grant.key and other.alive()}
+        if len(here) > (most := self._allowed[DAGS[self.published[new.run].dag].id]):
+            raise Violation(f"{_told(new)} as one of {len(here)} of {grant.key}, which allows {most}")
 
     def _once(self, new: Attempt, grant: Grant) -> None:
         run = self.published[new.run]
@@ -121,6 +162,14 @@ class Checkers:
             known = [board.runs[RunId(run.run)].status.value for board in boards if run.run in board.runs]
             if set(known) != {"succeeded"}:
                 raise Violation(f"{run.run} is done, and the nodes say that it is {known}")
+
+    def free(self, living: Iterable[str]) -> None:
+        """No process that lives holds a lock: nothing runs any more."""
+        self.truth.follow(self._server.stream)
+        for key in list(self.truth.keys()):
+            for holder in self.truth.at(key, len(self._server.stream))[2].values():
+                if key.startswith("lock:") and holder[1] in living:
+                    raise Violation(f"{key} is held by {holder}, and nobody needs it")
 
     def settled(self, crashed: float) -> None:
         """In the end whoever reads only the state reads the truth, if who owed it lived on."""

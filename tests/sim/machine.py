@@ -164,7 +164,8 @@ class Machine:
         heard = self.place == len(self.server.stream)
         if process is None or not heard or self.database.tables["outbox"]:
             return False
-        return process.outbox.empty and not process.coordinator.keeper.holds
+        keeper = process.coordinator.keeper
+        return process.outbox.empty and not keeper.holds and not keeper.abandoned
 
     def answered(self, answer: Answer) -> None:
         """A local caller has its answer."""

@@ -16,12 +16,16 @@ from weakref import WeakKeyDictionary
 from cisbot.core.claims import fold as folding
 from cisbot.core.claims.answers import Answers
 from cisbot.core.claims.contend import Contender, Wish
+from cisbot.core.claims.facts import Ended, Fact
 from cisbot.core.claims.fold import concerns
-from cisbot.core.claims.keeper import Fact, Hold, Keeper
+from cisbot.core.claims.holds import Hold, Place
+from cisbot.core.claims.keeper import Keeper
 from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
 from cisbot.core.claims.state import Accepted, Bounds, Head, Verdict, Void, VoidReason, carried
 from cisbot.core.effects import Send
-from cisbot.core.ids import ClaimKey
+from cisbot.core.ids import ClaimKey, order_hash
+from cisbot.core.inputs import Instant
+from cisbot.core.lifecycle import Lifecycle
 from cisbot.core.room.events import (
     CarriedHead,
     ClaimEvent,
@@ -33,6 +37,10 @@ from cisbot.core.room.events import (
     Take,
 )
 from cisbot.core.room.past import Highest
+from cisbot.core.runs.execution import Execution
+from cisbot.core.runs.gathering import Gathering
+from cisbot.core.runs.state import Run
+from tests.sim.checkers import Checkers
 from tests.sim.histories import transcript, violated
 from tests.sim.machine import Machine
 from tests.sim.plan import Faults, Plan, Size
@@ -41,6 +49,7 @@ from tests.sim.workers import Attempt, Workers
 
 Patches = ExitStack
 _judge, _fold, _gap, _meaning = folding._judge_cas, folding.fold, Ledger.gap, Keeper._meaning
+_keys = Gathering.keys
 _granted, _extend, _adopt_fresh, _back = Keeper._granted, Keeper._extend, Ledger._adopt_fresh, Contender.back
 
 
@@ -53,14 +62,18 @@ class Mutant:
     apply: Callable[[Patches], None]
     faults: Faults
     size: Size = Size.SMALL
-    slots: int = 1
+    dags: tuple[str, ...] = ()  # that are published; none: whatever was drawn
     end_delay: float = 0.0  # of the lease
     abroad: int = 0
 
     def focus(self, plan: Plan) -> Plan:
         """A plan in which the rule matters."""
         delay = self.end_delay * plan.lease_s
-        return replace(plan, faults=self.faults, slots=self.slots, end_delay_s=delay, abroad=self.abroad)
+        runs = plan.runs
+        if self.dags:
+            times = [at for at, _ in plan.runs for _ in self.dags]  # one of each whenever a run was drawn
+            runs = tuple((at, self.dags[n % len(self.dags)]) for n, at in enumerate(times))
+        return replace(plan, faults=self.faults, runs=runs, end_delay_s=delay, abroad=self.abroad)
 
     def found(self, seeds: Iterable[int]) -> int | None:
         """The first seed whose history is broken for want of the rule."""
@@ -215,7 +228,7 @@ def _incarnation(stack: Patches) -> None:
 
 def _self_fence(stack: Patches) -> None:
     def expire(keeper: Keeper, now: float) -> list[Fact]:
-        keeper.holds = {key: replace(hold, deadline=math.inf) for key, hold in keeper.holds.items()}
+        keeper.holds.update({at: replace(hold, deadline=math.inf) for at, hold in keeper.holds.items()})
         return []
 
     def alive(attempt: Attempt) -> bool:
@@ -231,11 +244,11 @@ def _before_send(stack: Patches) -> None:
         keeper._sent[take.nonce] = now
         return _granted(keeper, take, holder, mine, now)
 
-    def extend(keeper: Keeper, key: ClaimKey, event: Heartbeat) -> list[Fact]:
+    def extend(keeper: Keeper, place: Place, event: Heartbeat) -> list[Fact]:
         sent = keeper._sent.get(event.nonce)
         if sent is not None:
             keeper._sent[event.nonce] = keeper.seen_now  # type: ignore[attr-defined]
-        return _extend(keeper, key, event)
+        return _extend(keeper, place, event)
 
     observe = Keeper.observe
 
@@ -250,8 +263,8 @@ def _before_send(stack: Patches) -> None:
 
 def _delayed(stack: Patches) -> None:
     def bounded(keeper: Keeper, hold: Hold) -> Hold:
-        moved = replace(hold, deadline=keeper._leased[hold.key])
-        keeper.holds[hold.key] = moved
+        moved = replace(hold, deadline=keeper._leased[hold.place])
+        keeper.holds[hold.place] = moved
         return moved
 
     _off(stack, Keeper, "_bounded", bounded)
@@ -267,6 +280,32 @@ def _home(stack: Patches) -> None:
 
     _off(stack, Bounds, "at_home", at_home)
     _reference(stack, "home")
+
+
+def _all_locks(stack: Patches) -> None:
+    def keys(gathering: Gathering, run: Run) -> tuple[ClaimKey, ...]:
+        return _keys(gathering, run)[-2:]
+
+    _off(stack, Gathering, "keys", keys)
+    _off(stack, Checkers, "_named", lambda checkers, attempt: None)
+
+
+def _order(stack: Patches) -> None:
+    def keys(gathering: Gathering, run: Run) -> tuple[ClaimKey, ...]:
+        *locks, own = _keys(gathering, run)
+        return (*sorted(locks, key=lambda lock: order_hash(run.id, lock)), own)
+
+    _off(stack, Gathering, "_over", lambda gathering, run, missing, now: False)
+    _off(stack, Gathering, "keys", keys)
+
+
+def _lock_lost(stack: Patches) -> None:
+    def unlocked(life: Lifecycle, fact: Ended, now: Instant) -> None:
+        if now.boot >= fact.hold.deadline:
+            life.keeper.abandon(fact.hold)
+
+    _off(stack, Lifecycle, "_unlocked", unlocked)
+    _off(stack, Execution, "bounded", lambda execution, holds: execution.hold.deadline)
 
 
 MUTANTS = {
@@ -290,7 +329,7 @@ MUTANTS = {
         ),
         Mutant("read_back", "two epochs of one number, or an epoch that shrinks", _read_back, LOSSES),
         Mutant(
-            "fresh_empties", "a slot is held for ever by who is gone", _fresh, CRASHES, Size.MIDDLE, slots=2
+            "fresh_empties", "a slot is held for ever by who is gone", _fresh, CRASHES, Size.MIDDLE, ("pair",)
         ),
         Mutant("clocks_anew", "a holder is replaced before its lease is over", _clocks, GAPS, Size.MIDDLE),
         Mutant(
@@ -317,6 +356,27 @@ MUTANTS = {
             _home,
             CUTS,
             abroad=1,
+        ),
+        Mutant(
+            "all_locks",
+            "a run begins without the first of its locks",
+            _all_locks,
+            LAGS,
+            dags=("left", "right"),
+        ),
+        Mutant(
+            "lock_order",
+            "each of two runs holds the lock that the other waits for",
+            _order,
+            LAGS,
+            dags=("right", "both"),
+        ),
+        Mutant(
+            "lock_lost",
+            "a run goes on when a lock of its is another's",
+            _lock_lost,
+            LATE,
+            dags=("left", "right"),
         ),
         Mutant("boot_clock", "a machine that slept believes that no time has passed", _boot_clock, SLEEP),
     )

@@ -27,10 +27,27 @@ DAGS: dict[str, Definition] = {
         ),
         _dag("id: asks\nscope: proj-a\ntasks:\n  a: {shell: 'true'}\n"),
         _dag("id: one\non_lost: rerun\nidempotent: true\nscope: global\ntasks:\n  a: {shell: 'true'}\n"),
+        _dag(
+            "id: pair\non_lost: rerun\nidempotent: true\nscope: proj-a\noverlap: {allow: 2}\n"
+            "tasks:\n  a: {shell: 'true'}\n"
+        ),
+        _dag(
+            "id: left\non_lost: rerun\nidempotent: true\nscope: proj-a\nlocks: [middle, left]\n"
+            "tasks:\n  a: {shell: 'true'}\n"
+        ),
+        _dag(
+            "id: right\non_lost: resume\nscope: proj-b\nlocks: [middle, right]\n"
+            "tasks:\n  a: {shell: 'true'}\n  b: {shell: 'true', needs: [a]}\n"
+        ),
+        _dag(
+            "id: both\non_lost: rerun\nidempotent: true\nscope: global\nlocks: [right, middle]\n"
+            "tasks:\n  a: {shell: 'true'}\n"
+        ),
         _dag("id: two\non_lost: resume\nscope: global\ntasks:\n  a: {shell: 'true'}\n"),
     )
 }
 COMMON = ("again", "again", "steps", "asks")
+LOCKING = ("left", "right", "right", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +98,6 @@ class Plan:
     task_leases: float  # the longest that a task takes
     end_delay_s: float  # of the delayed end; 0: the homeserver has none
     abroad: int  # servers beside the room's home
-    slots: int  # of keys other than the global one
     counts: int  # increments of a counter in the public memory
 
 
@@ -103,14 +119,15 @@ def draw(rng: random.Random, size: Size) -> Plan:
         case Size.LARGE:
             nodes, runs, chaos = 50, 1, rng.uniform(2, 6)
             faults = rng.choice((CALM, MILD, MILD))
-    some = rng.choice((COMMON, COMMON, ("one", "two"), (rng.choice(COMMON),)))
+    alone = (rng.choice(COMMON),)
+    # Locks cost events, so that they are in one history of twelve.
+    some = rng.choice((*[COMMON] * 5, *[("one", "two")] * 3, alone, alone, ("pair",), LOCKING))
     published = tuple(sorted((rng.uniform(0.3, 0.3 + 0.5 * chaos), rng.choice(some)) for _ in range(runs)))
     counts = 0 if size is Size.LARGE else rng.choice((0, 0, 2, 4))
     longest_task = rng.choice((1.0, 1.0, 3.0))
     end_delay_s = 0.0 if size is Size.LARGE else rng.choice((0.0, 0.0, 0.0, lease / 2))
     abroad = 0 if size is Size.LARGE else rng.choice((0, 0, 0, 0, 0, 1, 1, 2))
-    slots = rng.choice((1, 1, 1, 2))
     return Plan(
         max(nodes, abroad + 1), lease, longest, published, faults, chaos, longest_task, end_delay_s, abroad,
-        slots, counts,
+        counts,
     )  # fmt: skip

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import SecretStr
-from typing_extensions import override
 
-from cisbot.core import scopes
-from cisbot.core.claims.contend import Wish
 from cisbot.core.claims.messages import Me
 from cisbot.core.coordinator import Coordinator
 from cisbot.core.effects import (
@@ -29,7 +25,7 @@ from cisbot.core.effects import (
     Send,
     Write,
 )
-from cisbot.core.ids import ClaimKey, Incarnation, NodeId, UserId
+from cisbot.core.ids import Incarnation, NodeId, UserId
 from cisbot.core.inputs import (
     BackRead,
     Definitions,
@@ -55,7 +51,6 @@ Row = dict[str, str | int | float | None]
 Tables = dict[str, dict[str, Row]]
 T = TypeVar("T")
 LIMIT = 100
-GLOBAL = ClaimKey(str(scopes.GLOBAL.label))
 
 
 class Died(Exception):
@@ -98,19 +93,6 @@ class Database:
         return {table: dict(rows) for table, rows in self.tables.items()}
 
 
-class Slotted(Coordinator):
-    """A coordinator whose keys have slots: the claims have them, but no DAG can ask for them yet."""
-
-    slots = 1
-
-    @override
-    def _wishes(self, now: Instant) -> list[Wish]:
-        wishes = super()._wishes(now)
-        if self.slots == 1:
-            return wishes
-        return [wish if wish.key == GLOBAL else replace(wish, slots=self.slots) for wish in wishes]
-
-
 class Process:
     """The product's loop on the models: `Room`, `Clock` and `Files` of `node.ports` in one."""
 
@@ -119,8 +101,7 @@ class Process:
         self.world = machine.world
         settings = settings_of(machine.account, machine.lease_s)
         me = Me(NodeId(machine.name), machine.account, incarnation)
-        self.coordinator = Slotted(settings, me, kept, "sim", end_delay_s=self.world.plan.end_delay_s)
-        self.coordinator.slots = self.world.plan.slots
+        self.coordinator = Coordinator(settings, me, kept, "sim", end_delay_s=self.world.plan.end_delay_s)
         self.outbox = Outbox(self.world, machine.account, self.emit)
         self.workers = Workers(machine, self.emit)
         self.alive = True

@@ -28,6 +28,8 @@ class Grant:
     node: str
     account: str
     incarnation: str
+    run: str
+    epoch: int
 
 
 class Reference:
@@ -42,7 +44,8 @@ class Reference:
         self._seen = 0
         self._takes = Counter[ClaimKey]()
         self.stated: dict[ClaimKey, str | None] = {}  # the lock event that says all that is so, if any
-        self.grants: dict[tuple[str, int], Grant] = {}  # by run and epoch
+        self.grants: dict[tuple[str, int], Grant] = {}  # of runs' own keys, by run and epoch
+        self.locks: dict[tuple[ClaimKey, int], Grant] = {}  # of named locks, by key and epoch
         self.outcomes: dict[
             str, list[tuple[int, ev.Outcome]]
         ] = {}  # of a run: places of what its holders said
@@ -107,9 +110,14 @@ class Reference:
         who = event.who
         mine = {event.slot: (who.account, who.incarnation, event.epoch, event.run)}
         kept = {} if event.fresh and "fresh" not in self.without else holders
-        self.grants[event.run, event.epoch] = Grant(
-            self._seen, event.event_id, event.key, event.slot, who.node, who.account, who.incarnation
-        )
+        grant = Grant(
+            self._seen, event.event_id, event.key, event.slot, who.node, who.account, who.incarnation,
+            event.run, event.epoch,
+        )  # fmt: skip
+        if event.key.startswith("lock:"):
+            self.locks[event.key, event.epoch] = grant
+        else:
+            self.grants[event.run, event.epoch] = grant
         self.stated[event.key] = event.event_id
         self._set(event.key, (event.epoch, event.event_id, {**kept, **mine}, value))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing_extensions import override
 
 from cisbot.core.claims.messages import Claim as Wanted
-from cisbot.core.claims.messages import Me, end, probe, take
+from cisbot.core.claims.messages import Me, end, probe, release, take
 from cisbot.core.claims.state import Head
 from cisbot.core.coordinator import Coordinator
 from cisbot.core.effects import Answer, Send
@@ -22,7 +22,7 @@ from cisbot.core.inputs import MemoryAsk
 from cisbot.core.room import events as ev
 from cisbot.core.room.wire import MEMORY_PREFIX, T_HEARTBEAT, T_INTENT, T_LOCK, T_MEMORY, T_NODE
 from cisbot.core.runs.state import Run, RunStatus
-from cisbot.core.scopes import claim_key, parse_scope
+from cisbot.core.scopes import claim_key, lock_key, parse_scope
 from tests.sim.chaos import EVIL
 from tests.sim.checkers import Published
 from tests.sim.machine import Machine
@@ -66,12 +66,19 @@ class Story(World):
     """A world whose faults are told one by one."""
 
     def __init__(
-        self, seed: int, nodes: int = 2, lease_s: int = 6, *, longest_s: int | None = None, told: bool = False
+        self,
+        seed: int,
+        nodes: int = 2,
+        lease_s: int = 6,
+        *,
+        longest_s: int | None = None,
+        abroad: int = 0,
+        told: bool = False,
     ) -> None:
         def plain(_: Plan) -> Plan:
             return Plan(
                 nodes, lease_s, longest_s or lease_s, runs=(), faults=CALM, chaos_s=0.0, task_leases=1.0,
-                end_delay_s=0.0, abroad=0, slots=1, counts=0,
+                end_delay_s=0.0, abroad=abroad, counts=0,
             )  # fmt: skip
 
         super().__init__(seed, Size.SMALL, plain, told=told)
@@ -253,6 +260,14 @@ class Story(World):
         self.log("a stranger asks for the head of {}", key_of(dag))
         return self.persist(EVIL, probe(self._evil, self._evil.nonce(), (key_of(dag),)), self.now)
 
+    def gives_back(self, machine: Machine, lock: str) -> None:
+        """Somebody who has the machine's account gives a lock back in the name of its process."""
+        me = Me(NodeId(machine.name), machine.account, machine.incarnation)
+        (hold,) = core(machine).keeper.holds.of_key(lock_key(lock))
+        self.log("{} is given back behind the back of {}", hold.key, machine.name)
+        send = release(me, hold.key, hold.epoch, hold.run, None, None)
+        self.persist(machine.account, replace(send, txn=f"stolen {lock}"), self.now)
+
     def fires_end(self, machine: Machine) -> None:
         """The homeserver sends the end that was armed for the machine's process."""
         me = Me(NodeId(machine.name), machine.account, machine.incarnation)
@@ -322,6 +337,10 @@ class Story(World):
             for e in self.server.stream[since:]
             if isinstance(e, kind) and (sender is None or e.sender == sender.account)
         ]
+
+    def seen_by(self, machine: Machine, kind: type[ev.RoomEvent]) -> list[ev.RoomEvent]:
+        """The machine's own events of that kind in the stream of its server."""
+        return [e for e in machine.server.stream if isinstance(e, kind) and e.sender == machine.account]
 
     def given_back(self, machine: Machine, since: int = 0) -> list[ev.RoomEvent]:
         """Its releases that tell no outcome."""

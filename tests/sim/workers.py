@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from cisbot.core.effects import Answer, CancelWork, MoveDeadline, StartWork, Work
 from cisbot.core.frames import Reason, StartTask, TaskEnded, TaskStarted
+from cisbot.core.ids import ClaimKey
 from cisbot.core.inputs import Input, WorkerReport
+from cisbot.core.scopes import lock_key
 from tests.sim.violation import Violation
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Attempt:
     began: float
     deadline: float  # of its machine's clock
     clock: Callable[[], float]
+    locks: dict[ClaimKey, int]  # their epochs
     ended: float | None = None
     good: bool = False
 
@@ -73,6 +76,7 @@ class Workers:
         attempt = Attempt(
             self._machine.name, self._machine.incarnation, frame.run, frame.task, frame.attempt,
             int(frame.env["CIS_FENCE"]), world.now, frame.deadline, self._machine.clock,
+            {lock_key(name): int(epoch) for name, epoch in _pairs(frame.env["CIS_LOCKS"])},
         )  # fmt: skip
         if not attempt.alive():
             self._report(TaskEnded(frame.run, frame.task, frame.attempt, None, None, "fenced", "", "", {}))
@@ -123,3 +127,8 @@ class Workers:
 
     def _report(self, frame: TaskStarted | TaskEnded) -> None:
         self._emit(WorkerReport(frame))
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """`a=1 b=2`."""
+    return [(name, epoch) for name, _, epoch in (word.partition("=") for word in text.split())]

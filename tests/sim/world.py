@@ -115,6 +115,7 @@ class World:
         if not self._over():
             raise Violation(f"stuck: {self._open()}")
         self.checkers.done([m.process.coordinator.board for m in self.machines if m.process is not None])
+        self.checkers.free([m.incarnation for m in self.machines if m.process is not None])
         self.counter.check()
         if not self.plan.end_delay_s:  # whose requests go on all the time
             self._until(self.now + LAST_WORDS_S, lambda: False)

@@ -22,8 +22,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 HELLO = dag("id: hello\nscope: proj-a\ntasks: {a: {shell: 'true'}}\n")
 AGAIN = dag("id: again\nscope: proj-a\non_lost: rerun\ntasks: {a: {shell: 'true'}}\n")
 GATED = dag("id: gated\nscope: proj-a\napproval: {count: 1}\ntasks: {a: {shell: 'true'}}\n")
+LOCKED = dag("id: locked\nscope: proj-a\nlocks: [db]\ntasks: {a: {shell: 'true'}}\n")
 MANY = dag("id: many\nscope: proj-a\ntasks:\n" + "".join(f"  t{n}: {{shell: 'true'}}\n" for n in range(1000)))
-DAGS = [HELLO, AGAIN, GATED, MANY]
+DAGS = [HELLO, AGAIN, GATED, LOCKED, MANY]
 LEASE_S = 300.0
 LAG_PER_NODE_S = 0.01  # a busy Synapse: 50 bots hear of an event after 250 to 750 ms
 
@@ -60,6 +61,13 @@ def a_run_with_approval() -> Counter[str]:
     world, start = opened()
     run = world.say("!dag publish gated")
     world.react(run, "✅", wait_s=20)
+    assert world.machines[0].status(run) == "succeeded"
+    return of_nodes(world, start)
+
+
+def a_locked_run() -> Counter[str]:
+    world, start = opened()
+    run = world.say("!dag publish locked", wait_s=20)
     assert world.machines[0].status(run) == "succeeded"
     return of_nodes(world, start)
 
@@ -152,6 +160,7 @@ SCENES: dict[str, Callable[[], Counter[str]]] = {
     "the same among 10 nodes": lambda: a_run(10),
     "the same among 50 nodes": lambda: a_run(50),
     "a run with approval, one node": a_run_with_approval,
+    "a run that needs a lock": a_locked_run,
     "a run that is cancelled after 20 s": a_cancelled_run,
     "a run that changes hands when its node dies": a_takeover,
     "a run of 1,000 tasks that end one by one within an hour": a_thousand_tasks,

@@ -112,8 +112,8 @@ class Replay:
             self._freed(gone, event)
         if verdict.granted is not None and isinstance(event, Take):
             self._granted(event, verdict.granted)
-        if verdict.renewed is not None:
-            at = self._open.get((verdict.renewed.slot, verdict.renewed.epoch))
+        for holder in verdict.renewed:
+            at = self._open.get((holder.slot, holder.epoch))
             if at is not None:
                 hold = self.story.holds[at]
                 self._signs[at] = self._place

@@ -11,6 +11,7 @@ from cisbot.core.audit.replay import Story
 from cisbot.core.frozen import dataclass
 from cisbot.core.ids import ClaimKey, RunId, UserId, short_id
 from cisbot.core.room.events import Message, Outcome, Rejected, Release, RoomEvent
+from cisbot.core.scopes import is_lock, lock_name
 
 RAN = (Outcome.SUCCEEDED, Outcome.FAILED)
 CLUSTER_WIDE = "global"
@@ -38,9 +39,10 @@ class Executions:
         self._unjudged = any(story.unjudged for story in stories.values())
         self._ends: dict[RunId, list[_End]] = defaultdict(list)
         self._holds: dict[tuple[RunId, UserId, int], Hold] = {}
-        for story in stories.values():
+        own = [story for key, story in stories.items() if not is_lock(key)]  # under which tasks are told of
+        for story in own:
             self._holds |= {(h.run, h.account, h.epoch): h for h in story.holds}
-        self._void = {(v.run, v.account, v.epoch) for s in stories.values() for v in s.voids}
+        self._void = {(v.run, v.account, v.epoch) for story in own for v in story.voids}
 
     def judge(self, events: Iterable[RoomEvent | Rejected]) -> Iterator[Finding]:
         """Everything that contradicts the holds."""
@@ -155,13 +157,16 @@ def _breach(kind: Breach, run: RunId, first: _End, again: _End, how: str) -> Fin
 
 
 def _two_holders(holds: list[Hold]) -> Iterator[Finding]:
-    """Two places of one run, or of the scope with one worker in the cluster, at the same time."""
-    by_run: dict[str, list[Hold]] = defaultdict(list)
+    """Two places of one run, of a lock, or of the scope with one worker in the cluster, at the same time."""
+    by_what: dict[str, list[Hold]] = defaultdict(list)
     for hold in holds:
-        by_run[f"the run {short_id(hold.run)}"].append(hold)
+        if is_lock(hold.key):  # which a run has beside its own key
+            by_what[f"the lock {lock_name(hold.key)}"].append(hold)
+            continue
+        by_what[f"the run {short_id(hold.run)}"].append(hold)
         if hold.scope == CLUSTER_WIDE:
-            by_run[f"the scope {CLUSTER_WIDE}"].append(hold)
-    for what, group in by_run.items():
+            by_what[f"the scope {CLUSTER_WIDE}"].append(hold)
+    for what, group in by_what.items():
         group.sort(key=lambda hold: (hold.since_ms, hold.epoch))
         last = group[0]
         for hold in group[1:]:
@@ -170,11 +175,15 @@ def _two_holders(holds: list[Hold]) -> Iterator[Finding]:
             if not apart and hold.since_ms < until_ms:
                 yield Finding(
                     Breach.TWO_HOLDERS,
-                    f"{hold.node} holds {what} by {hold.key} while {last.node} holds it by {last.key}",
+                    f"{hold.node} holds {what} {_by(hold)} while {last.node} holds it {_by(last)}",
                     hold.since_ms, hold.key, hold.run, hold.event, hold.account,
                 )  # fmt: skip
             if hold.until_ms is None or last.until_ms is not None and hold.until_ms >= last.until_ms:
                 last = hold
+
+
+def _by(hold: Hold) -> str:
+    return f"in slot {hold.slot}" if is_lock(hold.key) else f"by {hold.key}"
 
 
 def _still_ms(hold: Hold) -> int:

@@ -11,11 +11,13 @@ from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Me
 from cisbot.core.dags.definition import Definition
 from cisbot.core.effects import Ask, Write
-from cisbot.core.ids import RunId, UserId, run_node
+from cisbot.core.ids import ClaimKey, RunId, UserId, run_node
 from cisbot.core.inputs import Instant
-from cisbot.core.room.events import Message
+from cisbot.core.room.events import Holder, Message
 from cisbot.core.runs.board import Board
+from cisbot.core.runs.gathering import Gathering
 from cisbot.core.runs.state import Run, RunStatus, TaskRun
+from cisbot.core.scopes import is_lock, lock_name
 from cisbot.core.settings import Settings
 
 
@@ -27,6 +29,7 @@ class Office(Protocol):
     board: Board
     ledger: Ledger
     asks: Asks
+    gathering: Gathering
     definitions: dict[str, Definition]
     problems: tuple[str, ...]
     pinned: dict[str, Definition]
@@ -57,7 +60,7 @@ class Office(Protocol):
         """What this node knows of the run's tasks."""
 
     def loads(self) -> Mapping[UserId, int]:
-        """How many claims each account holds; 0 for others."""
+        """How many runs each account holds; 0 for others."""
 
     def ask(self, ask: Ask) -> None:
         """Ask the edge for something."""
@@ -85,19 +88,37 @@ def why_waiting(office: Office, run: Run, now: Instant) -> str | None:
         )
     if run.key is None:
         return "waits to be claimed"
-    head = office.ledger.sure(run.key)
     if (waits_s := office.asks.waits_s(run.id, now.boot)) is not None:
         return waits_for_grant(office, waits_s, now)
-    if head is None:
-        return f"{office.me.node} is finding out who holds {run.key}"
-    for holder in head.holders:
-        other = office.board.runs.get(holder.run)
-        name = f"{other.dag} {other.short}" if other else "another run"
-        return f"{run.key} is held by {name} on {holder.node}"
+    for key in office.gathering.keys(run):
+        if (held := _held(office, run, key, now)) is not None:
+            return held
     ahead = next((r for r in office.board.waiting() if r.key == run.key), None)
     if ahead is not None and ahead.id != run.id:
         return f"{ahead.dag} {ahead.short} comes first"
     return "waits to be claimed"
+
+
+def _held(office: Office, run: Run, key: ClaimKey, now: Instant) -> str | None:
+    """Who holds a key that the run needs; None if it is free, or held for the run itself."""
+    head, slots = office.ledger.sure(key), office.gathering.slots(run, key)
+    name = f"lock {lock_name(key)}" if is_lock(key) else key
+    if head is None:
+        return f"{office.me.node} is finding out who holds {name}"
+    others = [holder for holder in head.holders if holder.run != run.id]
+    if len(others) < slots:
+        return None
+    who = ", ".join(_who(office, holder, now, since=is_lock(key)) for holder in others)
+    return f"{name} is held by {who}" if slots == 1 else f"all {slots} slots of {name} are taken by {who}"
+
+
+def _who(office: Office, holder: Holder, now: Instant, *, since: bool) -> str:
+    other = office.board.runs.get(holder.run)
+    if other is None:
+        return f"another run on {holder.node}"
+    began = other.started_ms if since and other.status is RunStatus.RUNNING else None
+    age = f", for {seconds(max(0, now.wall_ms - began) / 1000)} now" if began is not None else ""
+    return f"{other.dag} {other.short} on {holder.node}{age}"
 
 
 def waits_for_grant(office: Office, waits_s: float, now: Instant) -> str:

@@ -146,6 +146,10 @@ def dag_show(definition: Definition, mark: str) -> Text:
     if definition.description:
         lines.append(clean(definition.description))
     lines.append(f"target {definition.target}, if its node is lost: {definition.on_lost}")
+    if definition.locks:
+        lines.append(f"needs {_many(len(definition.locks), 'lock')}: {', '.join(definition.locks)}")
+    if (most := definition.overlap.allow) > 1:
+        lines.append(f"up to {most} runs of a scope at once")
     lines += [f"  {name}: {_rule(param)}" for name, param in list(definition.params.items())[:PARAMS_SHOWN]]
     if len(definition.params) > PARAMS_SHOWN:
         lines.append(f"  … and {_many(len(definition.params) - PARAMS_SHOWN, 'more parameter')}")

@@ -36,6 +36,7 @@ from cisbot.core.room.wire import KEYS_MAX, head_bytes, place_of
 ANSWERS_MAX = 3  # heartbeats that answer probes, in any ANSWERS_S: whoever asks on and on gets no storm
 ANSWERS_S = 30.0
 AGAIN_S = 30.0
+FAR_CHECKS = 3  # who read the state after a write from another server; a read is no event
 TOGETHER_S = 0.2  # so long signs of life from other servers are gathered for one answer
 ANSWER_BYTES_MAX = BEAT_BYTES_MAX // 2  # the rest is for renewals
 CHECK = "state "  # the tag of such a question, before the key
@@ -94,6 +95,7 @@ class Answers:
                 self._states.pop(found.key, None)
                 self._last[found.key] = event.event_id
                 self._check(found.key, event.sender, echo_s, now)
+                self._check_far(found.key, event, echo_s, now)
             case Take() | Release() | MemoryWrite():
                 self.wrong(found.key, event.sender, event.event_id, holds, echo_s, now)
             case End() if accepted:
@@ -212,6 +214,13 @@ class Answers:
     def _check(self, key: ClaimKey, sender: UserId, echo_s: float, now: float) -> None:
         if sender == self._me.account:
             self._checks[key] = now + max(4 * echo_s, 1.0)
+
+    def _check_far(
+        self, key: ClaimKey, event: Take | Release | MemoryWrite, echo_s: float, now: float
+    ) -> None:
+        """Off the home server nobody restates: the first few at home look whether the state took it up."""
+        if not self._ledger.bounds.at_home(event.sender) and self._me.place(event.event_id) < FAR_CHECKS:
+            self._checks[key] = now + self._turn(echo_s, event.event_id)
 
     def _restate(self, now: float) -> list[CarriedHead]:
         """Owed until somebody's was seen: what is sent may be lost."""

@@ -55,7 +55,6 @@ class Wish:
     key: ClaimKey
     claim: Claim
     rank: int
-    slots: int = 1
     asker: Asker | None = None
 
 
@@ -196,7 +195,7 @@ class Contender:
             self._drop(key)
         unknown: list[Wish] = []
         for wish in wishes:
-            if wish.key in self._keeper.holds:
+            if self._keeper.holds.held(wish.key, wish.claim.run):
                 self._attempts.pop(wish.key, None)
                 continue
             head = self._keeper.ledger.sure(wish.key)
@@ -213,7 +212,7 @@ class Contender:
         return sends, asks
 
     def _sure(self, wish: Wish, head: Head, now: float) -> list[Send]:
-        slot = self._slot(wish, head, now)
+        slot = self._slot(wish, now)
         if slot is None:
             return []
         attempt = self._attempts.get(wish.key)
@@ -243,7 +242,7 @@ class Contender:
     def _abroad(self, wish: Wish, head: Head, now: float) -> list[Send]:
         """Off the home server: ask for a grant, in turn, and again; or claim alone, where that is allowed."""
         key, claim = wish.key, wish.claim
-        slot = self._slot(wish, head, now)
+        slot = self._slot(wish, now)
         if slot is None:
             return []
         attempt = self._attempts.get(key)
@@ -264,17 +263,13 @@ class Contender:
         self._move(key, attempt, Phase.GRANT, min(at for at in times if at is not None))
         return sends
 
-    def _slot(self, wish: Wish, head: Head, now: float) -> int | None:
-        """A slot that is free or lapsed; if the run is in one already, only that one. None: wait."""
-        own = next((h.slot for h in head.holders if h.run == wish.claim.run), None)
-        slots = range(wish.slots) if own is None else (own,)
-        lapses = {slot: self._keeper.lapses_at(wish.key, slot, now) for slot in slots}
-        for slot, lapse in lapses.items():
-            if lapse <= now:
-                return slot
-        self._attempts.pop(wish.key, None)
-        self._wakes.append(min(lapses.values()))
-        return None
+    def _slot(self, wish: Wish, now: float) -> int | None:
+        """A slot to be taken. None: wait."""
+        slot, at = self._keeper.slot_for(wish.key, wish.claim.run, wish.claim.slots, now)
+        if slot is None:
+            self._attempts.pop(wish.key, None)
+            self._wakes.append(at)
+        return slot
 
     def _take(
         self,

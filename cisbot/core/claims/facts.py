@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
+from cisbot.core.claims.holds import Hold
 from cisbot.core.frozen import dataclass
-from cisbot.core.ids import ClaimKey, Nonce, RunId
+from cisbot.core.ids import ClaimKey, Nonce
 from cisbot.core.room.events import ClaimEvent, Holder, Take
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A claim that this node holds, and the boot time at which its last process must be dead."""
-
-    key: ClaimKey
-    slot: int
-    epoch: int
-    run: RunId
-    lease_s: int
-    deadline: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,10 @@ def judge(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> Verdi
             holder = head.held_by(event.sender, event.incarnation, event.epoch)
             return Accepted(freed=(holder,)) if holder else Void(VoidReason.NOT_A_HOLDER)
         case Heartbeat():
-            epochs = [r.epoch for r in event.renews if r.key == key]
-            for epoch in epochs:
-                if holder := head.held_by(event.sender, event.incarnation, epoch):
-                    return Accepted(renewed=replace(holder, sign=event.nonce))
-            return Void(VoidReason.NOT_A_HOLDER)
+            epochs = {r.epoch for r in event.renews if r.key == key}
+            held = [head.held_by(event.sender, event.incarnation, epoch) for epoch in sorted(epochs)]
+            renewed = tuple(replace(holder, sign=event.nonce) for holder in held if holder is not None)
+            return Accepted(renewed=renewed) if renewed else Void(VoidReason.NOT_A_HOLDER)
         case End():
             over = tuple(
                 h for h in head.holders if (h.account, h.incarnation) == (event.sender, event.incarnation)
@@ -136,7 +135,7 @@ def fold(key: ClaimKey, head: Head, event: ClaimEvent, bounds: Bounds) -> tuple[
     holders = head.holders
     if verdict.freed:
         holders = tuple(h for h in holders if h not in verdict.freed)
-    if (new := verdict.granted or verdict.renewed) is not None:
+    for new in (*verdict.renewed, *((verdict.granted,) if verdict.granted is not None else ())):
         holders = with_holder(holders, new)
     takes = min(head.takes + later, EPOCH_MAX)
     return Head(epoch, event.event_id, holders, value, touched, takes, later=0), verdict

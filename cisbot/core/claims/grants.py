@@ -12,7 +12,9 @@ lease. Such a claim ends when a home node tells of another holder; or the home s
 
 from __future__ import annotations
 
-from cisbot.core.claims.keeper import Ended, Fact, Keeper
+from cisbot.core.claims.facts import Ended, Fact
+from cisbot.core.claims.holds import Hold, Place
+from cisbot.core.claims.keeper import Keeper
 from cisbot.core.claims.ledger import heads_of
 from cisbot.core.claims.messages import Claim, intent, release
 from cisbot.core.effects import Send
@@ -98,7 +100,7 @@ class Asks:
         self._keeper = keeper
         self._newest: dict[ClaimKey, _Asked] = {}
         self._sent: dict[Nonce, tuple[ClaimKey, int, Claim]] = {}
-        self._returned: dict[ClaimKey, int] = {}
+        self._returned: dict[Place, int] = {}
         self._told: set[RunId] = set()
         self._repeated: set[RunId] = set()
         self.heard_at: float | None = None  # when a home node was last heard
@@ -202,38 +204,45 @@ class Asks:
 
     def _ended(self, head: CarriedHead) -> list[Fact]:
         """A head that is as new as the hold, and does not name it: it is over."""
-        keeper, key = self._keeper, head.key
-        hold = keeper.holds.get(key)
-        base = keeper.alone.get(key)
+        keeper = self._keeper
+        mine = {h.epoch for h in head.holders if (h.account, h.incarnation) == self._me()}
+        facts: list[Fact] = []
+        for hold in keeper.holds.of_key(head.key):
+            if self._stands(hold, head, mine):
+                continue
+            del keeper.holds[hold.place]
+            other = next((h for h in head.holders if h.slot == hold.slot), None)
+            who = f"{other.node} holds it" if other is not None else "it is held no more"
+            facts.append(Ended(hold, f"by the word of the home server {who}", other))
+        for place, base in list(keeper.alone.items()):
+            if place[0] == head.key and place not in keeper.holds and head.epoch > base:
+                del keeper.alone[place]
+        return facts
+
+    def _stands(self, hold: Hold, head: CarriedHead, mine: set[int]) -> bool:
+        alone, base = self._keeper.alone, self._keeper.alone.get(hold.place)
         if base is not None and head.epoch <= base:
-            return []  # from before this node went its own way
-        mine = [h.epoch for h in head.holders if (h.account, h.incarnation) == self._me()]
-        if base is not None and hold is not None and any(epoch < hold.epoch for epoch in mine):
-            keeper.alone[key] = head.epoch  # the home stream follows, claim by claim
-            return []
-        keeper.alone.pop(key, None)
-        older = base is None and hold is not None and head.epoch < hold.epoch
-        if hold is None or older or hold.epoch in mine:
-            return []
-        del keeper.holds[key]
-        other = next((h for h in head.holders if h.slot == hold.slot), None)
-        who = f"{other.node} holds it" if other is not None else "it is held no more"
-        return [Ended(hold, f"by the word of the home server {who}", other)]
+            return True  # from before this node went its own way
+        if base is not None and head.epoch < hold.epoch and mine:
+            alone[hold.place] = head.epoch  # the home stream follows, claim by claim
+            return True
+        alone.pop(hold.place, None)
+        return hold.epoch in mine or base is None and head.epoch < hold.epoch
 
     def _held(
         self, head: CarriedHead, holder: Holder, now: float, facts: list[Fact], sends: list[Send]
     ) -> None:
-        keeper, key = self._keeper, head.key
-        hold = keeper.holds.get(key)
+        keeper, key, place = self._keeper, head.key, (head.key, holder.slot)
+        hold = keeper.holds.get(place)
         if hold is not None and hold.epoch == holder.epoch:
-            facts.extend(keeper.prolong(key, holder.sign))
+            facts.extend(keeper.prolong(place, holder.sign))
             return
-        if hold is not None or holder.epoch <= max(keeper.won_epoch(key), self._returned.get(key, 0)):
+        if hold is not None or holder.epoch <= max(keeper.won_epoch(place), self._returned.get(place, 0)):
             return  # it ended here: nothing revives it
         asked, sent = self._sent.get(holder.sign), keeper.sent_at(holder.sign)
         late = sent is None or sent + keeper.span(holder.lease_s) <= now
         if asked is None or asked[0] != key or late or keeper.mine_over:
-            self._returned[key] = holder.epoch
+            self._returned[place] = holder.epoch
             sends.append(release(keeper.me, key, holder.epoch, holder.run, None, None))
             return
         _, _, claim = asked

@@ -11,20 +11,13 @@ from dataclasses import replace
 
 from cisbot.core.claims.answers import Answers
 from cisbot.core.claims.armed import END_SENT, Armed
-from cisbot.core.claims.facts import Ended as Ended
-from cisbot.core.claims.facts import Extended as Extended
-from cisbot.core.claims.facts import Fact as Fact
-from cisbot.core.claims.facts import Freed as Freed
-from cisbot.core.claims.facts import Hold as Hold
-from cisbot.core.claims.facts import Learned as Learned
-from cisbot.core.claims.facts import Refused as Refused
-from cisbot.core.claims.facts import Taken as Taken
-from cisbot.core.claims.facts import Won as Won
-from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger
+from cisbot.core.claims.facts import Ended, Extended, Fact, Freed, Learned, Refused, Taken, Won
+from cisbot.core.claims.holds import Hold, Holds, Place
+from cisbot.core.claims.ledger import Adopted, Finding, Judged, Ledger, spoilt_keys
 from cisbot.core.claims.messages import Me, heartbeats, probe, release, restate
 from cisbot.core.claims.state import Accepted, Head
 from cisbot.core.effects import Ask, Send
-from cisbot.core.ids import ClaimKey, Incarnation, Nonce, UserId
+from cisbot.core.ids import ClaimKey, Incarnation, Nonce, RunId, UserId
 from cisbot.core.inputs import EndAnswer
 from cisbot.core.room.events import (
     ClaimEvent,
@@ -37,7 +30,7 @@ from cisbot.core.room.events import (
     Restate,
     Take,
 )
-from cisbot.core.room.wire import TIMELINE_TYPES, key_of
+from cisbot.core.room.wire import TIMELINE_TYPES
 
 RHO = 0.01  # how far the rates of two machines' clocks may differ
 RENEWALS_PER_LEASE = 3
@@ -53,18 +46,19 @@ class Keeper:
     def __init__(self, me: Me, ledger: Ledger, *, margin_s: float = 0.5, end_delay_s: float = 0.0) -> None:
         self.me = me
         self.ledger = ledger
-        self.holds: dict[ClaimKey, Hold] = {}
+        self.holds = Holds()
+        self.abandoned: list[Hold] = []
         self.margin_s = margin_s
         self.echo_s = 0.25  # measured as it goes: from before a send to its echo
         self._sent: dict[Nonce, float] = {}
-        self._signs: dict[tuple[ClaimKey, int], float] = {}
+        self._signs: dict[Place, float] = {}
         self._renew_at: float | None = None
         self.answers = Answers(me, ledger)
-        self._won: dict[ClaimKey, int] = {}
-        self.alone: dict[ClaimKey, int] = {}  # held by this server's own stream, since that told epoch
+        self._won: dict[Place, int] = {}
+        self.alone: dict[Place, int] = {}  # held by this server's own stream, since that told epoch
         self.mine_over = False
         self.armed = Armed(me, end_delay_s, self.span)
-        self._leased: dict[ClaimKey, float] = {}  # the deadlines by the leases alone
+        self._leased: dict[Place, float] = {}  # the deadlines by the leases alone
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -78,25 +72,38 @@ class Keeper:
         """The moment before an attempt was sent, or None where that is not known."""
         return self._sent.get(nonce)
 
-    def won_epoch(self, key: ClaimKey) -> int:
-        """The highest epoch that this process ever won; 0 before."""
-        return self._won.get(key, 0)
+    def won_epoch(self, place: Place) -> int:
+        """The highest epoch that this process ever won there; 0 before."""
+        return self._won.get(place, 0)
 
-    def release(self, key: ClaimKey, outcome: Outcome | None) -> Send:
+    def release(self, hold: Hold, outcome: Outcome | None) -> Send:
         """Give the key back, with the outcome when the run is over."""
-        hold = self.holds.pop(key)
-        return release(self.me, hold.key, hold.epoch, hold.run, outcome, self.ledger.carried(key))
+        del self.holds[hold.place]
+        return self._back(hold, outcome)
+
+    def abandon(self, hold: Hold) -> None:
+        """Renew it no more, and give it back at its deadline: what ran under it is dead by then."""
+        self.holds.pop(hold.place, None)
+        self.abandoned.append(hold)
+
+    def leave(self) -> None:
+        """The end says all that is to be said of what was held."""
+        self.holds.clear()
+        self.abandoned.clear()
 
     def due(self, now: float) -> tuple[list[Fact], list[Send]]:
         """What time brings: ended holds, heartbeats, owed answers to probes."""
         facts = self._expire(now)
         heads, wrong = self.answers.due(now)
         sends = [restate(self.me, head) for head in wrong]
+        over = [hold for hold in self.abandoned if now >= hold.deadline]
+        self.abandoned = [hold for hold in self.abandoned if now < hold.deadline]
+        sends.extend(self._back(hold, None) for hold in over)
         renew = bool(self.holds) and (self._renew_at is None or now >= self._renew_at)
         if not renew and not heads:
             return facts, sends
         asked = {head.key for head in heads}
-        own = [self.ledger.carried(key) for key in self.holds if renew and key not in asked]
+        own = [self.ledger.carried(key) for key in self.holds.of_keys() if renew and key not in asked]
         carries = [*heads, *(head for head in own if head is not None)]
         for nonce, beat in heartbeats(self.me, list(self.holds.values()), carries, answers=bool(heads)):
             self.note_sent(nonce, now)
@@ -106,7 +113,7 @@ class Keeper:
 
     def deadline(self) -> float | None:
         """When `due` has something to do."""
-        times = [self.armed.deadline(), self.answers.deadline()]
+        times = [self.armed.deadline(), self.answers.deadline(), *(hold.deadline for hold in self.abandoned)]
         if self.holds:
             times += [self._renew_at, *(hold.deadline for hold in self.holds.values())]
         return min([at for at in times if at is not None], default=None)
@@ -117,9 +124,9 @@ class Keeper:
             return []
         over = [hold for hold in self.holds.values() if now >= hold.deadline]
         for hold in over:
-            del self.holds[hold.key]
+            del self.holds[hold.place]
         return [
-            Ended(hold, LEASE_OVER if hold.deadline == self._leased[hold.key] else END_DUE) for hold in over
+            Ended(hold, LEASE_OVER if hold.deadline == self._leased[hold.place] else END_DUE) for hold in over
         ]
 
     def _schedule(self, now: float) -> None:
@@ -149,8 +156,8 @@ class Keeper:
 
     def _bounded(self, hold: Hold) -> Hold:
         """The hold with the deadline that counts: that of its lease, or the delayed end's if it is sooner."""
-        moved = replace(hold, deadline=min(self._leased[hold.key], self.armed.until))
-        self.holds[hold.key] = moved
+        moved = replace(hold, deadline=min(self._leased[hold.place], self.armed.until))
+        self.holds[hold.place] = moved
         return moved
 
     def _over(self, why: str) -> list[Fact]:
@@ -158,7 +165,7 @@ class Keeper:
         self.mine_over = True
         self.armed.ended(why)
         facts: list[Fact] = [Ended(hold, why) for hold in self.holds.values()]
-        self.holds.clear()
+        self.leave()
         return facts
 
     # -- receiving -----------------------------------------------------------------------------
@@ -172,21 +179,23 @@ class Keeper:
         if isinstance(event, End) and (event.sender, event.incarnation) == self._mine():
             facts.extend(self._over(END_SENT if self.armed.bound else "this node was ended"))
         findings = self.ledger.observe(event)
+        keys = self.holds.of_keys()
         for found in findings:
             facts.extend(self._meaning(found, now))
             if isinstance(found, Judged):
-                self.answers.judged(found, self.holds, self.echo_s, now)
+                keys = self.holds.of_keys()
+                self.answers.judged(found, keys, self.echo_s, now)
         for found in findings:  # a fresh take makes its key sure and wins it: only now that is known
             if isinstance(found, Adopted):
                 sends.extend(self._unwanted(found))
                 self.answers.doubtful(found.key, self.echo_s, now)
         match event:
             case Probe():
-                self.answers.probed(event, self.holds, self.echo_s, now)
+                self.answers.probed(event, keys, self.echo_s, now)
             case Heartbeat() if (event.sender, event.incarnation) == self._mine():
                 facts.extend(self._extend_unsure(event))
             case Restate():
-                self.answers.restated(event, self.holds, self.echo_s, now)
+                self.answers.restated(event, keys, self.echo_s, now)
             case _:
                 pass
         return facts, sends
@@ -205,7 +214,7 @@ class Keeper:
             return True
         for key in keys:
             self.ledger.touch(key)
-            self.answers.wrong(key, event.sender, event.event_id, self.holds, self.echo_s, now)
+            self.answers.wrong(key, event.sender, event.event_id, self.holds.of_keys(), self.echo_s, now)
         return False
 
     def gap(self, also: Iterable[ClaimKey], now: float) -> None:
@@ -225,6 +234,23 @@ class Keeper:
         seen = self._signs.setdefault((key, slot), now)
         return seen + holder.lease_s * (1 + 2 * RHO)
 
+    def slot_for(self, key: ClaimKey, run: RunId, slots: int, now: float) -> tuple[int | None, float]:
+        """A slot of a sure key that the run may take now, or None and when one lapses.
+
+        The run's own, if it is in one; else a free or lapsed one, unless so many others hold the key.
+        """
+        head = self.ledger.sure(key)
+        lapses = {h.slot: self.lapses_at(key, h.slot, now) for h in head.holders} if head else {}
+        own = next((h.slot for h in head.holders if h.run == run), None) if head else None
+        if own is not None:
+            return (own if lapses[own] <= now else None), lapses[own]
+        living = sorted(at for at in lapses.values() if at > now)
+        if len(living) >= slots:
+            return None, living[len(living) - slots]
+        dead = [slot for slot in lapses if slot >= slots and lapses[slot] <= now]  # of when more were allowed
+        free = (slot for slot in range(slots) if lapses.get(slot, now) <= now)
+        return next(iter((*dead, *free))), now
+
     def probe(self, keys: tuple[ClaimKey, ...], now: float) -> tuple[Nonce, Send]:
         """Ask for the heads of unsure keys."""
         nonce = self.me.nonce()
@@ -232,6 +258,9 @@ class Keeper:
         return nonce, probe(self.me, nonce, keys)
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _back(self, hold: Hold, outcome: Outcome | None) -> Send:
+        return release(self.me, hold.key, hold.epoch, hold.run, outcome, self.ledger.carried(hold.key))
 
     def _mine(self) -> tuple[UserId, Incarnation]:
         return self.me.account, self.me.incarnation
@@ -253,7 +282,7 @@ class Keeper:
             learned: list[Fact] = [Learned(found.key, holder) for holder in others]
             return learned if abroad else learned + self._lost_unseen(found.key, found.head)
         event, verdict = found.event, found.verdict
-        if abroad and isinstance(event, Take) and (found.key in self.holds or not self._own_way(event)):
+        if abroad and isinstance(event, Take) and (self._touches(found) or not self._own_way(event)):
             return []  # what it holds itself, only home nodes' heads tell
         mine = (event.sender, event.incarnation) == self._mine()
         if not isinstance(verdict, Accepted):
@@ -266,10 +295,11 @@ class Keeper:
         if verdict.granted is not None and isinstance(event, Take):
             self._signs[(found.key, verdict.granted.slot)] = now
             facts.append(self._granted(event, verdict.granted, mine and event.asker is None, now))
-        if verdict.renewed is not None:
-            self._signs[(found.key, verdict.renewed.slot)] = now
-            if mine and isinstance(event, Heartbeat) and (not abroad or found.key in self.alone):
-                facts.extend(self._extend(found.key, event))
+        for holder in verdict.renewed:
+            place = (found.key, holder.slot)
+            self._signs[place] = now
+            if mine and isinstance(event, Heartbeat) and (not abroad or place in self.alone):
+                facts.extend(self._extend(place, event))
         self._told_abroad(found, verdict, now)
         return facts
 
@@ -277,18 +307,25 @@ class Keeper:
         """Off the home server: not a grant to this very process, which counts once a home node says so."""
         return (take.who.account, take.who.incarnation) != self._mine() or take.asker is None
 
+    def _touches(self, found: Judged) -> bool:
+        """Whether the event, if accepted, is about a slot that this node holds."""
+        if not isinstance(found.event, Take):
+            return False
+        freed = found.verdict.freed if isinstance(found.verdict, Accepted) else ()
+        return any((found.key, slot) in self.holds for slot in (found.event.slot, *(h.slot for h in freed)))
+
     def _told_abroad(self, found: Judged, verdict: Accepted, now: float) -> None:
         """A holder on another server hears of its grant and its renewals from home nodes only."""
-        holder = verdict.granted or verdict.renewed
+        holder = verdict.granted or next(iter(verdict.renewed), None)
         if holder is not None and not self.ledger.bounds.at_home(holder.account):
             first = isinstance(found.event, Take) and found.event.sender == self.me.account
             self.answers.told_abroad(found.key, found.event.event_id, self.echo_s, now, first=first)
 
     def _freed(self, found: Judged, gone: Holder) -> list[Fact]:
         facts: list[Fact] = [Freed(found.key, gone, found.event)]
-        hold = self.holds.get(found.key)
+        hold = self.holds.get((found.key, gone.slot))
         if hold and (gone.account, gone.incarnation, gone.epoch) == (*self._mine(), hold.epoch):
-            del self.holds[found.key]
+            del self.holds[hold.place]
             taken = isinstance(found.event, Take)
             facts.append(Ended(hold, "another node took over" if taken else "its claim was given back"))
         self._signs.pop((found.key, gone.slot), None)
@@ -298,14 +335,15 @@ class Keeper:
         if not mine or self.mine_over:  # an ended incarnation never wins again
             return Taken(holder, take)
         if self.ledger.abroad:
-            self.alone.setdefault(take.key, self.ledger.hearsay.told(take.key))
+            self.alone.setdefault((take.key, take.slot), self.ledger.hearsay.told(take.key))
         return self.take_up(take, now)
 
     def take_up(self, take: Take, now: float) -> Won:
         """Hold what was won: its deadline counts from before the request was sent."""
-        self._won[take.key] = take.epoch
+        place = (take.key, take.slot)
+        self._won[place] = take.epoch
         sent = self._sent.get(take.who.nonce)
-        self._leased[take.key] = now if sent is None else sent + self.span(take.lease_s)
+        self._leased[place] = now if sent is None else sent + self.span(take.lease_s)
         hold = self._bounded(Hold(take.key, take.slot, take.epoch, take.run, take.lease_s, now))
         if self._renew_at is None or len(self.holds) == 1:
             self._schedule(sent if sent is not None else now)
@@ -313,39 +351,38 @@ class Keeper:
             self._renew_at = min(self._renew_at, now + take.lease_s / RENEWALS_PER_LEASE)
         return Won(hold, take)
 
-    def prolong(self, key: ClaimKey, sign: Nonce) -> list[Fact]:
+    def prolong(self, place: Place, sign: Nonce) -> list[Fact]:
         """A sign of life was accepted: the deadline counts from before it was sent."""
-        hold, sent = self.holds.get(key), self._sent.get(sign)
+        hold, sent = self.holds.get(place), self._sent.get(sign)
         if hold is None or sent is None:
             return []
-        self._leased[key] = max(self._leased[key], sent + self.span(hold.lease_s))
+        self._leased[place] = max(self._leased[place], sent + self.span(hold.lease_s))
         return [Extended(self._bounded(hold))]
 
     def span(self, lease_s: float) -> float:
         """Seconds from before the send to the deadline: the lease, less the clocks' drift and a margin."""
         return lease_s * (1 - RHO) - min(self.margin_s, lease_s / 10)
 
-    def _extend(self, key: ClaimKey, event: Heartbeat) -> list[Fact]:
-        hold = self.holds.get(key)
-        if hold is None or not any(r.key == key and r.epoch == hold.epoch for r in event.renews):
+    def _extend(self, place: Place, event: Heartbeat) -> list[Fact]:
+        hold = self.holds.get(place)
+        if hold is None or not any(r.key == hold.key and r.epoch == hold.epoch for r in event.renews):
             return []
-        return self.prolong(key, event.nonce)
+        return self.prolong(place, event.nonce)
 
     def _extend_unsure(self, event: Heartbeat) -> list[Fact]:
         """A holder whose deadline has not passed renews without proof: its echo counts while unsure too."""
         return [
             fact
-            for key in list(self.holds)
-            if self.ledger.is_unsure(key)
-            for fact in self._extend(key, event)
+            for place in list(self.holds)
+            if self.ledger.is_unsure(place[0])
+            for fact in self._extend(place, event)
         ]
 
     def _lost_unseen(self, key: ClaimKey, head: Head) -> list[Fact]:
-        hold = self.holds.get(key)
-        if hold is None or head.held_by(*self._mine(), hold.epoch):
-            return []
-        del self.holds[key]
-        return [Ended(hold, "another node took over while this one could not see it")]
+        gone = [hold for hold in self.holds.of_key(key) if not head.held_by(*self._mine(), hold.epoch)]
+        for hold in gone:
+            del self.holds[hold.place]
+        return [Ended(hold, "another node took over while this one could not see it") for hold in gone]
 
     def _unwanted(self, found: Adopted) -> list[Send]:
         """An own win that was never seen (it came in a gap) counts for nothing: give it back at once."""
@@ -354,11 +391,5 @@ class Keeper:
         return [
             release(self.me, found.key, h.epoch, h.run, None, self.ledger.carried(found.key))
             for h in found.head.holders
-            if (h.account, h.incarnation) == self._mine() and h.epoch > self._won.get(found.key, 0)
+            if (h.account, h.incarnation) == self._mine() and h.epoch > self._won.get((found.key, h.slot), 0)
         ]
-
-
-def spoilt_keys(event: Rejected) -> set[ClaimKey]:
-    """The key whose state an illegible event is, if any: it may be held all the same."""
-    key = key_of(event.type, event.state_key)
-    return set() if key is None else {key}

@@ -24,11 +24,12 @@ from cisbot.core.room.events import (
     Heartbeat,
     MemoryWrite,
     Probe,
+    Rejected,
     Release,
     Restate,
     Take,
 )
-from cisbot.core.room.wire import HEAD_BYTES_MAX, MEMORY_PREFIX, head_bytes
+from cisbot.core.room.wire import HEAD_BYTES_MAX, MEMORY_PREFIX, head_bytes, key_of
 
 TAIL_MAX = 20_000  # names of keys in the tail
 
@@ -283,3 +284,9 @@ def heads_of(event: ClaimEvent | Restate) -> tuple[CarriedHead, ...]:
             return (event.head,) if event.head else ()
         case Probe() | End():
             return ()
+
+
+def spoilt_keys(event: Rejected) -> set[ClaimKey]:
+    """The key whose state an illegible event is, if any: it may be held all the same."""
+    key = key_of(event.type, event.state_key)
+    return set() if key is None else {key}

@@ -82,13 +82,14 @@ def _reference(run: RunId) -> JsonMap:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a take says of its run."""
+    """What a take says of its run; `slots`: how many runs may hold the key at once, for who grants it."""
 
     run: RunId
     dag: str
     scope: str
     lease_s: int
     definition: str
+    slots: int = 1
 
 
 def take(
@@ -182,6 +183,7 @@ def intent(me: Me, nonce: Nonce, key: ClaimKey, epoch: int, run: RunId, asks: Cl
             "scope": asks.scope,
             "lease_s": asks.lease_s,
             "definition": asks.definition,
+            "slots": asks.slots,
         }
     return Send(nonce, wire.T_INTENT, content, Priority.LOCK, state_key=key)
 

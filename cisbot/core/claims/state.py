@@ -78,7 +78,7 @@ class Accepted:
 
     granted: Holder | None = None
     freed: tuple[Holder, ...] = ()
-    renewed: Holder | None = None
+    renewed: tuple[Holder, ...] = ()
 
 
 Verdict = Accepted | Void

@@ -57,6 +57,8 @@ PARAMS_MAX = 100
 SHELL_BYTES_MAX = 100_000
 MESSAGE_BYTES_MAX = 32_000
 REMEMBER_MAX = 16
+LOCKS_MAX = 8
+ALLOW_MAX = 32  # so many holders fit into the head that events carry, however long their names are
 KINDS = ("shell", "skill", "matrix")
 _ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
@@ -150,6 +152,31 @@ class Approval(Model):
         return self
 
 
+class Overlap(Model):
+    """What becomes of a run while others of its DAG and scope go on: it waits until fewer than `allow` do.
+
+    The file's word `queue` stands for one.
+    """
+
+    allow: int = Field(default=1, ge=2, le=ALLOW_MAX)
+
+
+def _overlap(value: object) -> object:
+    if value == "queue":
+        return Overlap()
+    if not isinstance(value, Mapping | Overlap) or value == {}:
+        what = f"{describe(value)} can't be used here"
+        raise FieldError("overlap", what, f"queue, or {{allow: 2}} up to {ALLOW_MAX}")
+    return value
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise FieldError("locks", f"'{name}' is there twice", "each lock once")
+    return names
+
+
 class Message(Model):
     """What a `matrix` task sends; without a room, into the run's own thread."""
 
@@ -207,6 +234,10 @@ class Definition(Model):
     params: Annotated[Mapping[ParamName, Param], Field(max_length=PARAMS_MAX)] = Field(default_factory=dict)
     env: Env = Field(default_factory=dict)
     approval: Approval | None = None
+    locks: Annotated[
+        tuple[Name, ...], Strict(False), Field(max_length=LOCKS_MAX), AfterValidator(guard(_distinct))
+    ] = ()
+    overlap: Annotated[Overlap, BeforeValidator(guard(_overlap))] = Overlap()
     idempotent: bool = False
     on_lost: Annotated[OnLost, Strict(False)] = OnLost.ASK
     tasks: Annotated[
@@ -228,6 +259,8 @@ class Definition(Model):
             raise fault(error, CROSS)
         if clash := params_fault(list(self.params)):
             raise fault(clash, CROSS)
+        if self.overlap != Overlap() and (useless := overlap_fault(self.scope)):
+            raise fault(useless, CROSS)
         return self
 
     @cached_property
@@ -269,6 +302,13 @@ def params_fault(names: list[str]) -> FieldError | None:
         if other != name:
             return FieldError(f"params.{name}", f"shares its variable with '{other}'", "another name")
     return None
+
+
+def overlap_fault(scope: object) -> FieldError | None:
+    """Runs that share one worker in the whole cluster can't go on at once."""
+    if scope != "global":
+        return None
+    return FieldError("overlap", "several runs at once, in a scope of one worker", "queue, or another scope")
 
 
 def is_of_type(value: Value, kind: ParamType) -> bool:

@@ -19,6 +19,7 @@ from cisbot.core.dags.definition import (
     KINDS,
     Definition,
     kind_fault,
+    overlap_fault,
     params_fault,
 )
 from cisbot.core.dags.faults import KEY, Loc, explain, path_text
@@ -320,6 +321,8 @@ def _between(raw: Mapping[str, Plain]) -> Iterator[tuple[Loc, FieldError]]:
     params, tasks = raw.get("params"), raw.get("tasks")
     if isinstance(params, dict) and (error := params_fault(list(params))):
         yield (*error.field.split(".", 1), KEY), error
+    if isinstance(raw.get("overlap"), dict) and (useless := overlap_fault(raw.get("scope"))):
+        yield ("overlap",), useless
     if not isinstance(tasks, dict):
         return
     needs: dict[str, list[str]] = {}

@@ -145,10 +145,11 @@ def _asker(m: wire.AskerWire | None) -> ev.Asker | None:
 
 def _intent(e: _Raw) -> RoomEvent:
     m = wire.IntentWire.model_validate(dict(e.content))
+    asks = m.asks
     return ev.Intent(
         e.event_id, e.sender, e.ts_ms, _claim_key(e, wire.T_LOCK), NodeId(m.node), Incarnation(m.incarnation),
         Nonce(m.nonce), m.epoch, RunId(m.run),
-        ev.Asks(m.asks.dag, m.asks.scope, m.asks.lease_s, m.asks.definition) if m.asks else None,
+        ev.Asks(asks.dag, asks.scope, asks.lease_s, asks.definition, asks.slots) if asks else None,
     )  # fmt: skip
 
 

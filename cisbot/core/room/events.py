@@ -193,6 +193,7 @@ class Asks:
     scope: str
     lease_s: int
     definition: str
+    slots: int = 1  # of the key
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,12 @@ HEAD_BYTES_MAX = 30_000  # twice that, a value that is restated, fits into an ev
 MEMORY_PREFIX = "memory:"  # of the claim keys of public memory; no DAG and no scope has a ":"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-LockKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,219}$")]
+LockKey = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._/-]{0,219}|lock:[A-Za-z0-9][A-Za-z0-9._-]{0,63})$"
+    ),
+]
 MemoryKey = Annotated[str, StringConstraints(pattern=r"^memory:[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Key = LockKey | MemoryKey
 Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -142,6 +147,7 @@ class AsksWire(Wire):
     scope: Short
     lease_s: Lease
     definition: Short
+    slots: Annotated[int, Field(ge=1, le=64)] = 1
 
 
 class IntentWire(Wire):

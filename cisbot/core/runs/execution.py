@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from string import Template
 
-from cisbot.core.claims.keeper import Hold
+from cisbot.core.claims.holds import Hold
 from cisbot.core.dags.definition import Definition, OnLost, Task
 from cisbot.core.dags.graph import topological_order
 from cisbot.core.dags.params import environment
@@ -19,9 +19,10 @@ from cisbot.core.ids import order_hash, run_event, short_id
 from cisbot.core.room import wire
 from cisbot.core.room.events import JsonMap, Outcome
 from cisbot.core.runs.state import Run, TaskRun, TaskStatus
-from cisbot.core.scopes import Scope, ScopeKind, parse_label
+from cisbot.core.scopes import Scope, ScopeKind, is_lock, lock_name, parse_label
 
 OUTPUTS_TOLD_MAX = 8_000  # bytes of outputs in a run's status message
+STALE = "could not renew its lease in time"
 MESSAGE_MAX = 32_000  # characters of a `matrix` task's message once its values are filled in
 
 
@@ -38,19 +39,23 @@ class Place:
 
 
 class Execution:
-    """The tasks of one run that this node holds."""
+    """The tasks of one run that this node holds: `hold` is that of its own key, `holds` all, locks too."""
 
     def __init__(
         self,
         run: Run,
         definition: Definition,
         hold: Hold,
+        holds: Iterable[Hold],
         place: Place,
         tasks: Mapping[str, TaskRun],
     ) -> None:
         self.run = run
         self.definition = definition
         self.hold = hold
+        self.locks = {lock_name(held.key): held.epoch for held in holds if is_lock(held.key)}
+        self.deadline = self.bounded(holds)
+        self.why = STALE  # if it is lost
         self.place = place
         self.scope: Scope = parse_label(run.scope)
         self.tasks: dict[str, TaskRun] = {
@@ -63,6 +68,11 @@ class Execution:
         self._order = [(name, named[name]) for name in order]
         self.stopping: Outcome | None = None
         self.sending: dict[str, str] = {}
+
+    def bounded(self, holds: Iterable[Hold]) -> float:
+        """The boot time at which its last process must be dead, by the claims that are held for it now."""
+        self.deadline = min((held.deadline for held in holds), default=self.hold.deadline)
+        return self.deadline
 
     @property
     def grace_s(self) -> float:
@@ -138,7 +148,7 @@ class Execution:
             grace_s=self.grace_s,
             fence_s=self.fence_s,
             timeout_s=task.timeout_s,
-            deadline=self.hold.deadline,
+            deadline=self.deadline,
         )
 
     def _env(self, name: str, task: Task) -> dict[str, str]:
@@ -160,6 +170,7 @@ class Execution:
             CIS_NODE=self.place.node,
             CIS_SCOPE=self.run.scope,
             CIS_FENCE=str(self.hold.epoch),
+            CIS_LOCKS=" ".join(f"{lock}={epoch}" for lock, epoch in sorted(self.locks.items())),
             CIS_SOCKET=f"{self.place.data_dir}/node.sock",
         )
         return env

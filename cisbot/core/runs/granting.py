@@ -11,6 +11,7 @@ from cisbot.core.placement import matches
 from cisbot.core.room.events import Asker, Intent
 from cisbot.core.runs.board import Board
 from cisbot.core.runs.state import Run, RunStatus
+from cisbot.core.scopes import is_lock, slots_of
 
 
 def grants(
@@ -44,9 +45,10 @@ def grants(
 
 
 def may_run(run: Run, intent: Intent, board: Board) -> bool:
-    """Whether the run waits, under that key, and its sender is a living node that the target means."""
+    """Whether the run waits, for that key or lock, and its sender is a living node that the target means."""
     node = board.nodes.get(intent.sender)
-    if run.status is not RunStatus.PENDING or run.key not in (None, intent.key):
+    foreign = run.key not in (None, intent.key) and not is_lock(intent.key)
+    if run.status is not RunStatus.PENDING or foreign:
         return False
     if node is None or node.gone or not node.executes or node.incarnation != intent.incarnation:
         return False
@@ -69,6 +71,7 @@ def _first(
 def _wish(intent: Intent, me: Me) -> Wish:
     assert intent.asks is not None
     asks = intent.asks
-    claim = Claim(intent.run, asks.dag, asks.scope, asks.lease_s, asks.definition)
+    slots = slots_of(intent.key, asks.slots)
+    claim = Claim(intent.run, asks.dag, asks.scope, asks.lease_s, asks.definition, slots)
     asker = Asker(intent.sender, intent.node, intent.incarnation, intent.nonce)
     return Wish(intent.key, claim, me.place(intent.event_id), asker=asker)

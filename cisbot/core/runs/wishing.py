@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from cisbot.core.claims.contend import Wish
 from cisbot.core.claims.keeper import Keeper
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Claim, Me
+from cisbot.core.dags.definition import Definition
 from cisbot.core.ids import ClaimKey, RunId, UserId, order_hash, run_node
 from cisbot.core.placement import matches
 from cisbot.core.runs.board import Board
+from cisbot.core.runs.gathering import Gathering
 from cisbot.core.runs.state import Run
+from cisbot.core.scopes import is_lock
 from cisbot.core.settings import Settings
 
 AHEAD_MAX = 8  # turns left to runs for others: whom they wait for may be dead
@@ -29,8 +32,8 @@ def fits(run: Run, settings: Settings, pinned: Container[str]) -> bool:
 
 
 def loads(ledger: Ledger) -> Counter[UserId]:
-    """How many claims each account holds, as far as this node is sure."""
-    heads = (ledger.sure(key) for key in ledger.known())
+    """How many runs each account holds, as far as this node is sure."""
+    heads = (ledger.sure(key) for key in ledger.known() if not is_lock(key))
     return Counter(h.account for head in heads if head for h in head.holders)
 
 
@@ -38,16 +41,23 @@ class Candidates:
     """The runs that this node could execute; the story of those `unread` is read before they are claimed."""
 
     def __init__(
-        self, settings: Settings, me: Me, pinned: Container[str], unread: Container[RunId], keeper: Keeper
+        self,
+        settings: Settings,
+        me: Me,
+        pinned: Mapping[str, Definition],
+        unread: Container[RunId],
+        keeper: Keeper,
+        gathering: Gathering,
     ) -> None:
         self._settings, self._me, self._pinned, self._unread = settings, me, pinned, unread
-        self._keeper = keeper
+        self._keeper, self._gathering = keeper, gathering
 
     def wishes(self, board: Board, room: int, now: float) -> tuple[list[Wish], list[RunId]]:
         """The first waiting run of every key, and the runs whose story is to be read.
 
         At most `room` wishes are for keys that are not held by others: for the rest it only waits.
         """
+        gathering, begun = self._gathering, self._keeper.holds.runs()
         found: dict[ClaimKey, Wish | None] = {}
         stories: list[RunId] = []
         load: Counter[UserId] | None = None
@@ -58,26 +68,34 @@ class Candidates:
             if unread := run.id in self._unread:  # it may be over, also where others are to execute it
                 stories.append(run.id)
             if not fits(run, self._settings, self._pinned):
-                ahead[run.key] = ahead.get(run.key, 0) + bool(_rivals(board, run))
+                others = bool(_rivals(board, run))
+                for needed in gathering.keys(run):
+                    ahead[needed] = ahead.get(needed, 0) + others
                 continue
             if unread:
                 found.setdefault(run.key, None)  # what comes after it waits with it
-            if run.key in found or room <= 0:
+                gathering.stays(run)
+            if run.key in found or room <= 0 and run.id not in begun:
                 continue
-            if not self._held(run.key, now):
+            key = gathering.next(run, now)
+            found[run.key] = None
+            if key is None or found.get(key) is not None:
+                continue
+            slots = gathering.slots(run, key)
+            if run.id not in begun and not self._held(key, run.id, slots, now):
                 room -= 1
             load = loads(self._keeper.ledger) if load is None else load
-            later = min(ahead.get(run.key, 0), AHEAD_MAX)
-            found[run.key] = _wish(
-                run, run.key, board, self._keeper.ledger, self._settings, self._me, load, later
+            later = min(ahead.get(key, 0), AHEAD_MAX)
+            found[key] = _wish(
+                run, key, slots, board, self._keeper.ledger, self._settings, self._me, load, later
             )
+        gathering.done()
         return [wish for wish in found.values() if wish is not None], stories
 
-    def _held(self, key: ClaimKey, now: float) -> bool:
-        head = self._keeper.ledger.sure(key)
-        return head is not None and any(
-            self._keeper.lapses_at(key, holder.slot, now) > now for holder in head.holders
-        )
+    def _held(self, key: ClaimKey, run: RunId, slots: int, now: float) -> bool:
+        if self._keeper.ledger.is_unsure(key):
+            return False
+        return self._keeper.slot_for(key, run, slots, now)[0] is None
 
 
 def _rivals(board: Board, run: Run) -> set[UserId]:
@@ -91,6 +109,7 @@ def _rivals(board: Board, run: Run) -> set[UserId]:
 def _wish(
     run: Run,
     key: ClaimKey,
+    slots: int,
     board: Board,
     ledger: Ledger,
     settings: Settings,
@@ -104,5 +123,5 @@ def _wish(
         key=lambda a: (load[a], order_hash(run.id, a)),
     )
     lease = int(min(settings.coordinator.claim_lease_duration, ledger.bounds.lease_s_max))
-    claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition)
+    claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition, slots)
     return Wish(key, claim, order.index(me.account) + later)

@@ -23,6 +23,7 @@ from tests.core.audit.history import (
 )
 
 GLOBAL = ClaimKey("global")
+LOCK = ClaimKey("lock:db")
 Plant = Callable[[History, bool], None]
 Plants = list[tuple[Breach, Plant]]
 PLANTS: Plants = []
@@ -286,6 +287,32 @@ def the_cluster_wide_scope_in_two_slots(h: History, wrong: bool) -> None:
 def one_run_in_two_slots(h: History, wrong: bool) -> None:
     h.take("a")
     h.take("b", "$r" if wrong else "$s", slot=1)
+
+
+@plants(Breach.TWO_HOLDERS)
+def a_lock_in_two_slots(h: History, wrong: bool) -> None:
+    h.take("a", key=LOCK)
+    h.take("a")  # a run under its own key and its locks is in one place
+    if not wrong:
+        h.release("a")
+        h.release("a", key=LOCK, outcome=None)
+    h.take("b", "$s", key=LOCK, slot=1)
+
+
+@plants(Breach.TAKEN_EARLY)
+def a_lock_before_its_lease_was_over(h: History, wrong: bool) -> None:
+    h.take("a", key=LOCK)
+    h.wait(1 if wrong else 1.1 * LEASE_S)
+    h.take("b", "$s", key=LOCK)
+
+
+@plants(Breach.NOT_HELD)
+def tasks_that_are_told_of_under_a_locks_epoch(h: History, wrong: bool) -> None:
+    h.take("b", "$s", key=LOCK)
+    h.release("b", key=LOCK, outcome=None, run="$s")
+    h.take("a", key=LOCK)
+    h.take("a")
+    h.say("a", epoch=2 if wrong else 1)
 
 
 # -- who spoke -------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def simulated(seed: int) -> tuple[list[RoomEvent | Rejected], tuple[RoomEvent | 
     short here that a step of 2 s looks like a takeover that came too early.
     """
     faults = replace((CALM, MILD, HARD)[seed % 3], clock_s=0.0)
-    world = World(seed, Size.SMALL, lambda plan: replace(plan, faults=faults, slots=1 + seed % 2))
+    world = World(seed, Size.SMALL, lambda plan: replace(plan, faults=faults))
     world.run()
     stated = [found.event for found in world.server.state.values()] if seed % 3 == 0 else []
     return list(world.server.stream), tuple(stated), world.server.clock_ms + int(world.now * 1000)

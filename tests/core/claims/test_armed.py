@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cisbot.core.claims.armed import ANSWER_S_MAX, RESTARTS_PER_DELAY
-from cisbot.core.claims.keeper import END_DUE, LEASE_OVER, RHO, Ended, Extended, Keeper, Won
+from cisbot.core.claims.facts import Ended, Extended, Won
+from cisbot.core.claims.keeper import END_DUE, LEASE_OVER, RHO, Keeper
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import Bounds
 from cisbot.core.effects import ArmEnd, Ask, AskEnd, CancelEnd, RestartEnd
@@ -62,7 +63,7 @@ def test_without_a_delay_nothing_is_asked_and_the_lease_alone_holds() -> None:
     node = keeper(0.0)
     assert node.ask_end(100.0) == []
     assert node.armed.fit(100.0)
-    assert holding(node, 100.0).holds[KEY].deadline == 100.0 + LEASE_SPAN
+    assert holding(node, 100.0).holds[KEY, 0].deadline == 100.0 + LEASE_SPAN
 
 
 def test_nothing_is_taken_before_it_is_known_whether_it_is_armed() -> None:
@@ -79,7 +80,7 @@ def test_nothing_is_taken_before_it_is_known_whether_it_is_armed() -> None:
 
 def test_the_deadline_is_the_earlier_of_lease_and_delay_from_before_the_arming() -> None:
     node = holding(armed(100.0), 101.0)
-    assert node.holds[KEY].deadline == 100.0 + SPAN
+    assert node.holds[KEY, 0].deadline == 100.0 + SPAN
 
 
 def test_a_confirmed_restart_moves_it_from_before_its_send_up_to_the_lease() -> None:
@@ -88,15 +89,15 @@ def test_a_confirmed_restart_moves_it_from_before_its_send_up_to_the_lease() -> 
     assert node.deadline() == 100.0 + THIRD
     ask = asked(node, 100.0 + THIRD)
     assert ask == RestartEnd("d1", DELAY_S / 6)
-    assert answer(node, ask, EndReply.DONE, 105.0) == [Extended(node.holds[KEY])]
-    assert node.holds[KEY].deadline == 100.0 + THIRD + SPAN
+    assert answer(node, ask, EndReply.DONE, 105.0) == [Extended(node.holds[KEY, 0])]
+    assert node.holds[KEY, 0].deadline == 100.0 + THIRD + SPAN
     for _ in range(40):
         now = node.armed.deadline()
         assert now is not None
         answer(node, asked(node, now), EndReply.DONE, now + 0.1)
         if not node.holds or now > 101.0 + LEASE_SPAN - 1:
             break
-    assert node.holds[KEY].deadline == 101.0 + LEASE_SPAN, "no restart renews a lease"
+    assert node.holds[KEY, 0].deadline == 101.0 + LEASE_SPAN, "no restart renews a lease"
     facts, _ = node.due(101.0 + LEASE_SPAN)
     assert [f.why for f in facts if isinstance(f, Ended)] == [LEASE_OVER]
 
@@ -105,7 +106,7 @@ def test_an_unconfirmed_restart_moves_nothing_and_is_soon_tried_again() -> None:
     for reply in (EndReply.UNKNOWN, EndReply.UNSENT, EndReply.LIMITED, EndReply.REFUSED):
         node = holding(armed(100.0), 101.0)
         assert answer(node, asked(node, 102.0), reply, 102.5) == []
-        assert node.holds[KEY].deadline == 100.0 + SPAN
+        assert node.holds[KEY, 0].deadline == 100.0 + SPAN
         assert node.armed.deadline() == 102.5 + DELAY_S / 12
         assert not node.mine_over
         facts, _ = node.due(100.0 + SPAN)
@@ -183,9 +184,9 @@ def test_a_win_while_it_is_unknown_is_bound_too() -> None:
     node = keeper()
     ask = asked(node, 100.0)
     holding(node, 99.0)  # a take sent before, echoed late
-    assert node.holds[KEY].deadline == 100.0 + SPAN
-    assert answer(node, ask, EndReply.UNSENT, 101.0) == [Extended(node.holds[KEY])]
-    assert node.holds[KEY].deadline == 99.0 + LEASE_SPAN, "it certainly was not armed"
+    assert node.holds[KEY, 0].deadline == 100.0 + SPAN
+    assert answer(node, ask, EndReply.UNSENT, 101.0) == [Extended(node.holds[KEY, 0])]
+    assert node.holds[KEY, 0].deadline == 99.0 + LEASE_SPAN, "it certainly was not armed"
 
 
 def test_refused_it_does_without() -> None:
@@ -205,7 +206,7 @@ def test_limited_it_goes_on_without_and_tries_again_when_it_holds_nothing() -> N
     holding(node, 105.0)
     assert node.ask_end(105.2) == []
     assert node.armed.deadline() is None, "else the timer would run in circles"
-    node.release(KEY, None)
+    node.release(node.holds[KEY, 0], None)
     assert isinstance(asked(node, 106.0), ArmEnd)
 
 
@@ -215,12 +216,12 @@ def test_forbidden_by_the_charter_it_is_taken_back_and_armed_anew_when_allowed()
     ask = asked(node, 101.0)
     assert ask == CancelEnd("d1", DELAY_S / 6)
     assert node.ask_end(101.1) == []
-    assert node.holds[KEY].deadline == 100.0 + SPAN, "it may still be sent"
-    assert answer(node, ask, EndReply.DONE, 101.2) == [Extended(node.holds[KEY])]
-    assert node.holds[KEY].deadline == 100.2 + LEASE_SPAN
+    assert node.holds[KEY, 0].deadline == 100.0 + SPAN, "it may still be sent"
+    assert answer(node, ask, EndReply.DONE, 101.2) == [Extended(node.holds[KEY, 0])]
+    assert node.holds[KEY, 0].deadline == 100.2 + LEASE_SPAN
     node.armed.allow(allowed=True)
     assert node.ask_end(101.3) == [], "not while it holds something"
-    node.release(KEY, None)
+    node.release(node.holds[KEY, 0], None)
     assert isinstance(asked(node, 101.4), ArmEnd)
 
 

@@ -16,7 +16,8 @@ from cisbot.core.claims.contend import (
     Contender,
     Wish,
 )
-from cisbot.core.claims.keeper import RHO, Keeper, Won
+from cisbot.core.claims.facts import Won
+from cisbot.core.claims.keeper import RHO, Keeper
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Claim
 from cisbot.core.claims.state import Bounds, carried
@@ -81,7 +82,7 @@ class Node:
 
 def wish(rank: int = 0, *, key: ClaimKey = KEY, slots: int = 1) -> Wish:
     """A wish for the run."""
-    return Wish(key, CLAIM, rank, slots)
+    return Wish(key, replace(CLAIM, slots=slots), rank)
 
 
 def intent(event: str, name: str, epoch: int, nonce: str = "i") -> Intent:
@@ -203,7 +204,7 @@ def test_a_run_that_is_in_a_slot_waits_for_that_slot_though_another_is_free() ->
     node = Node()
     node.see(take("$1", "b", slot=1), 10.0)
     assert node.pursue(wish(slots=2), now=12.0) == []
-    other = replace(wish(slots=2), claim=replace(CLAIM, run=RunId("$b")))
+    other = replace(wish(slots=2), claim=replace(CLAIM, run=RunId("$b"), slots=2))
     (event,) = node.pursue(other, now=12.0)
     assert isinstance(event, Take)
     assert event.slot == 0

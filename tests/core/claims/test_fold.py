@@ -28,6 +28,8 @@ from tests.core.claims.made import (
 BOUNDS = Bounds(lease_s_max=60, epoch_step_max=100)
 A, B = holder("a", 5), holder("b", 4, slot=1)
 HELD = head(5, "$5", A, B)
+A2 = holder("a", 4, slot=2)
+TWICE = head(5, "$5", A, A2)
 BARE = head(5, "$5")
 
 ACCEPTED: list[tuple[str, Head, ClaimEvent, Head, Accepted]] = [
@@ -52,10 +54,14 @@ ACCEPTED: list[tuple[str, Head, ClaimEvent, Head, Accepted]] = [
         Accepted(holder("a", 105)),
     ),
     ("a release", HELD, release("$6", epoch=5), head(5, "$6", B), Accepted(freed=(A,))),
-    ("a heartbeat", HELD, beat("$6", "a", (KEY, 5)), head(5, "$6", A, B), Accepted(renewed=A)),
+    ("a heartbeat", HELD, beat("$6", "a", (KEY, 5)), head(5, "$6", A, B), Accepted(renewed=(A,))),
     (
         "a heartbeat that names two epochs, one of them a holder's",
-        HELD, beat("$6", "a", (KEY, 3), (KEY, 5)), head(5, "$6", A, B), Accepted(renewed=A),
+        HELD, beat("$6", "a", (KEY, 3), (KEY, 5)), head(5, "$6", A, B), Accepted(renewed=(A,)),
+    ),
+    (
+        "a heartbeat that renews two slots", TWICE, beat("$6", "a", (KEY, 5), (KEY, 4)),
+        head(5, "$6", A, A2), Accepted(renewed=(A2, A)),
     ),
     ("an end", HELD, end("$6", "b"), head(5, "$6", A), Accepted(freed=(B,))),
     ("a probe", HELD, probe("$6"), head(5, "$6", A, B), Accepted()),

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from cisbot.core.claims.contend import Contender, Wish
+from cisbot.core.claims.facts import Ended, Extended, Taken, Won
 from cisbot.core.claims.fold import fold
 from cisbot.core.claims.grants import AGAIN_MAX_S, Requests
-from cisbot.core.claims.keeper import RHO, Ended, Extended, Keeper, Taken, Won
+from cisbot.core.claims.keeper import RHO, Keeper
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Claim, Me
 from cisbot.core.claims.state import FREE, Accepted, Bounds, Head, Void, VoidReason, carried
@@ -218,7 +219,7 @@ class Elsewhere:
 def test_it_asks_and_holds_once_a_home_node_says_so_counted_from_before_it_asked() -> None:
     node = Elsewhere()
     node.won(now=109.0)
-    assert node.keeper.holds[KEY].deadline == 100.0 + SPAN
+    assert node.keeper.holds[KEY, 0].deadline == 100.0 + SPAN
 
 
 def test_neither_its_own_servers_echo_nor_the_grant_itself_is_a_win() -> None:
@@ -238,7 +239,7 @@ def test_its_deadline_moves_by_the_sign_that_a_head_names_never_by_an_echo() -> 
     assert isinstance(renewal, Heartbeat)
     own = replace(renewal, sender=AWAY)
     assert not [fact for fact in node.hear(own, 113.0) if isinstance(fact, Extended)]
-    assert node.keeper.holds[KEY].deadline == 100.0 + SPAN
+    assert node.keeper.holds[KEY, 0].deadline == 100.0 + SPAN
     facts = node.hear(beat("$h2", "a", heads=(head("$own", held(renewal.nonce)),)), 114.0)
     assert [fact.hold.deadline for fact in facts if isinstance(fact, Extended)] == [112.0 + SPAN]
 
@@ -258,7 +259,7 @@ def test_a_void_take_in_its_own_stream_does_not_unseat_it() -> None:
     node = Elsewhere()
     node.won()
     assert node.hear(take("$9", "a", epoch=2, after="$nowhere"), 102.0) == []
-    assert KEY in node.keeper.holds
+    assert (KEY, 0) in node.keeper.holds
 
 
 def test_a_grant_that_comes_after_its_deadline_is_given_back_once() -> None:
@@ -294,7 +295,7 @@ def test_it_carries_no_heads_and_answers_nobody() -> None:
     node.won()
     _, sends = node.keeper.due(112.0)
     assert [send.content["heads"] for send in sends] == [[]]
-    assert node.keeper.release(KEY, None).content.get("head") is None
+    assert node.keeper.release(node.keeper.holds[KEY, 0], None).content.get("head") is None
 
 
 def test_in_an_available_room_it_claims_alone_after_a_lease_of_silence() -> None:
@@ -304,7 +305,7 @@ def test_in_an_available_room_it_claims_alone_after_a_lease_of_silence() -> None
     assert alone in sent
     own = replace(take("$own", "r", nonce=sent[alone][0]), sender=AWAY, incarnation=Incarnation("r-1"))
     assert [type(f) for f in node.hear(own, alone + 0.1)] == [Won]
-    assert KEY in node.keeper.alone
+    assert (KEY, 0) in node.keeper.alone
 
 
 def test_an_end_of_its_process_ends_its_holds() -> None:

@@ -6,19 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cisbot.core.claims.keeper import (
-    RHO,
-    SENT_MAX,
-    Ended,
-    Extended,
-    Fact,
-    Freed,
-    Hold,
-    Keeper,
-    Refused,
-    Taken,
-    Won,
-)
+from cisbot.core.claims.facts import Ended, Extended, Fact, Freed, Refused, Taken, Won
+from cisbot.core.claims.holds import Hold
+from cisbot.core.claims.keeper import RHO, SENT_MAX, Keeper
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import Bounds, Head, carried
 from cisbot.core.ids import EventId, Incarnation, Nonce
@@ -73,13 +63,13 @@ def renewed(node: Keeper, now: float) -> Heartbeat:
 
 def test_the_deadline_counts_from_before_the_send() -> None:
     node = holding(sent=100.0, echo=109.0)
-    assert node.holds[KEY] == Hold(KEY, 0, 1, holder().run, LEASE_S, 100.0 + SPAN)
+    assert node.holds[KEY, 0] == Hold(KEY, 0, 1, holder().run, LEASE_S, 100.0 + SPAN)
 
 
 def test_a_take_of_which_it_is_not_known_when_it_was_sent_is_worth_nothing() -> None:
     node = keeper()
     see(node, take("$1"), 50.0)
-    assert node.holds[KEY].deadline == 50.0
+    assert node.holds[KEY, 0].deadline == 50.0
     assert isinstance(node.due(50.0)[0][0], Ended)
 
 
@@ -89,9 +79,9 @@ def test_it_renews_a_third_of_the_lease_after_it_sent_and_the_echo_moves_the_dea
     assert node.deadline() == 110.0
     event = renewed(node, 110.0)
     assert [(r.key, r.epoch) for r in event.renews] == [(KEY, 1)]
-    assert node.holds[KEY].deadline == 100.0 + SPAN, "not yet: nobody has seen it"
-    assert see(node, event, 115.0) == [Extended(node.holds[KEY])]
-    assert node.holds[KEY].deadline == 110.0 + SPAN
+    assert node.holds[KEY, 0].deadline == 100.0 + SPAN, "not yet: nobody has seen it"
+    assert see(node, event, 115.0) == [Extended(node.holds[KEY, 0])]
+    assert node.holds[KEY, 0].deadline == 110.0 + SPAN
 
 
 @pytest.mark.parametrize(
@@ -107,7 +97,7 @@ def test_nothing_but_the_own_echo_moves_it(wrong: dict[str, object]) -> None:
     node = holding()
     event = renewed(node, 110.0)
     assert see(node, replace(event, **wrong), 111.0) == []  # type: ignore[arg-type]
-    assert node.holds[KEY].deadline == 100.0 + SPAN
+    assert node.holds[KEY, 0].deadline == 100.0 + SPAN
 
 
 def test_an_earlier_echo_that_comes_later_moves_nothing_back() -> None:
@@ -115,7 +105,7 @@ def test_an_earlier_echo_that_comes_later_moves_nothing_back() -> None:
     first, second = renewed(node, 110.0), renewed(node, 121.0)
     see(node, second, 122.0)
     see(node, first, 123.0)
-    assert node.holds[KEY].deadline == 121.0 + SPAN
+    assert node.holds[KEY, 0].deadline == 121.0 + SPAN
 
 
 def test_a_passed_deadline_is_never_revived() -> None:
@@ -139,12 +129,12 @@ def test_a_stranger_s_take_ends_the_hold() -> None:
 def test_a_void_take_is_refused_and_ends_nothing() -> None:
     node = holding()
     assert see(node, take("$2", nonce="m"), 105.0) == [Refused(KEY, Nonce("m"))]
-    assert KEY in node.holds
+    assert (KEY, 0) in node.holds
 
 
 def test_its_own_release_late_in_the_stream_frees_the_slot_once() -> None:
     node = holding()
-    send = node.release(KEY, None)
+    send = node.release(node.holds[KEY, 0], None)
     event = told(send, "a", "$2")
     assert isinstance(event, Release)
     assert [type(f) for f in see(node, event, 106.0)] == [Freed]
@@ -165,7 +155,7 @@ def test_the_end_of_the_process_before_it_is_not_its_own() -> None:
     node = holding()
     see(node, replace(end("$2"), incarnation=Incarnation("a-0")), 105.0)
     assert not node.mine_over
-    assert KEY in node.holds
+    assert (KEY, 0) in node.holds
 
 
 # -- gaps ------------------------------------------------------------------------------------------
@@ -176,8 +166,8 @@ def test_after_a_gap_a_holder_renews_at_once_and_its_echo_counts_though_unsure()
     node.gap((), 104.0)
     event = renewed(node, 104.0)
     assert event.heads == (), "an unsure node carries no head"
-    assert see(node, event, 105.0) == [Extended(node.holds[KEY])]
-    assert node.holds[KEY].deadline == 104.0 + SPAN
+    assert see(node, event, 105.0) == [Extended(node.holds[KEY, 0])]
+    assert node.holds[KEY, 0].deadline == 104.0 + SPAN
 
 
 def test_a_take_over_in_a_gap_ends_the_hold_when_it_becomes_known() -> None:
@@ -209,7 +199,7 @@ def test_a_win_that_was_seen_is_no_unwanted_one() -> None:
     see(node, probe("$3"), 105.0)
     _, sends = node.observe(beat("$4", "b", heads=(carried(KEY, head(1, "$3", holder())),)), 106.0)
     assert sends == []
-    assert KEY in node.holds
+    assert (KEY, 0) in node.holds
 
 
 def test_a_fresh_take_is_won_by_its_sender_though_it_was_unsure() -> None:
@@ -220,7 +210,7 @@ def test_a_fresh_take_is_won_by_its_sender_though_it_was_unsure() -> None:
     facts, sends = node.observe(take("$2", epoch=9, after="$1", fresh=True, takes=8), 171.0)
     assert [type(f) for f in facts] == [Won]
     assert sends == []
-    assert node.holds[KEY].deadline == 170.0 + SPAN
+    assert node.holds[KEY, 0].deadline == 170.0 + SPAN
 
 
 # -- the observer's clock --------------------------------------------------------------------------
@@ -294,7 +284,7 @@ def test_an_illegible_event_is_nothing_unless_others_saw_more_of_it(
     see(node, take("$o", "b", key=OTHER), 102.0)
     assert node.reject(event, 103.0) is gap
     assert {key for key in (KEY, OTHER) if node.ledger.is_unsure(key)} == unsure
-    assert KEY in node.holds, "a holder needs no proof"
+    assert (KEY, 0) in node.holds, "a holder needs no proof"
     if gap:
         assert renewed(node, 103.0)
 

@@ -37,6 +37,34 @@ def test_nothing_given_is_the_default() -> None:
     assert made.params["a"].default is None and made.scope == "type:backup"
 
 
+def test_locks_and_overlap() -> None:
+    made = make(locks=["tape", "db"], overlap={"allow": 3})
+    assert (made.locks, made.overlap.allow) == (("tape", "db"), 3)
+    assert (make().locks, make().overlap.allow, make(overlap="queue")) == ((), 1, make())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"locks": ["a", "b", "a"]}, "'a' is there twice; expected each lock once"),
+        ({"locks": [str(n) for n in range(9)]}, "at most 8"),
+        ({"locks": ["a b"]}, "is not a name"),
+        ({"overlap": "skip"}, "the text 'skip' can't be used here; expected queue, or {allow: 2} up to 32"),
+        ({"overlap": {}}, "expected queue, or {allow: 2}"),
+        ({"overlap": {"allow": 1}}, "greater than or equal to 2"),
+        ({"overlap": {"allow": 33}}, "less than or equal to 32"),
+        ({"overlap": {"allow": 2}, "scope": "global"}, "several runs at once, in a scope of one worker"),
+    ],
+)
+def test_locks_and_overlap_refused(changes: dict[str, object], said: str) -> None:
+    assert said in refused(**changes)
+
+
+def test_who_names_neither_keeps_its_hash() -> None:
+    assert make().hash == make(locks=[], overlap="queue").hash
+    assert make().canonical == '{"id":"d","tasks":{"a":{"shell":"true"}}}'
+
+
 def test_task_kinds() -> None:
     tasks = {
         "a": {"shell": "true"},

@@ -11,14 +11,27 @@ from cisbot.core.claims.keeper import Keeper
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.messages import Me
 from cisbot.core.claims.state import Bounds
+from cisbot.core.dags.definition import Definition
+from cisbot.core.dags.parse import parse
 from cisbot.core.ids import ClaimKey, DagId, EventId, Incarnation, NodeId, RunId, UserId, run_id
 from cisbot.core.runs.board import Board
+from cisbot.core.runs.gathering import Gathering
 from cisbot.core.runs.state import NodeInfo, Run, RunStatus
 from cisbot.core.runs.wishing import AHEAD_MAX, Candidates
 from cisbot.core.settings import Matrix, Node, Policy, Settings
 
 KEY = ClaimKey("job/p")
 ME = Me(NodeId("node-1"), UserId("@node-1:hs"), Incarnation("one"))
+
+
+def job(more: str = "") -> Definition:
+    """The DAG, and what else it says."""
+    parsed = parse(f"id: job\n{more}\ntasks:\n  a: {{shell: 'true'}}\n", "test")
+    assert isinstance(parsed, Definition), parsed
+    return parsed
+
+
+JOB = job()
 
 
 def board_of(*nodes: str, gone: str = "") -> Board:
@@ -45,7 +58,8 @@ def wish_of(board: Board, tmp_path: Path) -> tuple[RunId, int]:
         node=Node(id=ME.node, data_dir=tmp_path),
         matrix=Matrix(homeserver="http://hs", user_id=ME.account, access_token=SecretStr("x"), room="!r"),
     )
-    candidates = Candidates(settings, ME, {"0"}, set(), Keeper(ME, Ledger(Bounds())))
+    keeper, pinned = Keeper(ME, Ledger(Bounds())), {"0": JOB}
+    candidates = Candidates(settings, ME, pinned, set(), keeper, Gathering(keeper, pinned))
     ((wish,), _) = candidates.wishes(board, 16, 1.0)
     return wish.claim.run, wish.rank
 

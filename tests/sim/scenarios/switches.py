@@ -11,12 +11,14 @@ from unittest.mock import patch
 from cisbot.core.claims import fold as folding
 from cisbot.core.claims.answers import Answers
 from cisbot.core.claims.contend import Contender
-from cisbot.core.claims.keeper import RHO, Fact, Keeper
+from cisbot.core.claims.facts import Fact
+from cisbot.core.claims.holds import Holds
+from cisbot.core.claims.keeper import RHO, Keeper
 from cisbot.core.claims.ledger import Adopted, Finding, Ledger
 from cisbot.core.claims.state import Bounds, Head, Verdict, Void, VoidReason
 from cisbot.core.coordinator import Coordinator
 from cisbot.core.effects import Send
-from cisbot.core.ids import ClaimKey, DagId, NodeId
+from cisbot.core.ids import ClaimKey, DagId, NodeId, RunId
 from cisbot.core.inputs import Instant, RoomBatch
 from cisbot.core.lifecycle import Lifecycle
 from cisbot.core.room.events import ClaimEvent, End, MemoryWrite, Restate
@@ -69,7 +71,7 @@ def _mine_over(stack: Patches) -> None:
 
     def observing(keeper: Keeper, event: ClaimEvent | Restate, now: float) -> tuple[list[Fact], list[Send]]:
         if isinstance(event, End) and event.sender == keeper.me.account:
-            kept = dict(keeper.holds)
+            kept = Holds(keeper.holds)
             observe(keeper, event, now)
             keeper.holds, keeper.mine_over = kept, False
             return [], []
@@ -150,6 +152,20 @@ def _ends_kept(stack: Patches) -> None:
     _off(stack, Ledger, "_keep", keeping)
 
 
+def _silence(stack: Patches) -> None:
+    unfollow = Coordinator._unfollow
+
+    def unfollowing(node: Coordinator, run: RunId) -> None:
+        if not node.ledger.abroad:
+            unfollow(node, run)
+
+    _off(stack, Coordinator, "_unfollow", unfollowing)
+
+
+def _far(stack: Patches) -> None:
+    _off(stack, Answers, "_check_far", lambda *args: None)
+
+
 SWITCHES: dict[str, Callable[[Patches], None]] = {
     "look first": _look_first,
     "an unseen win is given back": _unwanted,
@@ -163,6 +179,8 @@ SWITCHES: dict[str, Callable[[Patches], None]] = {
     "who sees the state wrong restates": _restates,
     "the lease is the lock's": _own_lease,
     "ends are kept for unsure keys": _ends_kept,
+    "silence abroad is looked into": _silence,
+    "a release from afar is looked at": _far,
 }
 
 

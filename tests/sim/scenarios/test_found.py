@@ -176,3 +176,34 @@ def test_the_end_of_what_is_for_others_is_looked_up_too(story: Story) -> None:
     story.until("node-2 knows both", lambda: all(story.known(run, two) for run in runs))
     story.owes("it knows that both are done", lambda: all(story.over(run) for run in runs), within=3.0)
     story.ends()
+
+
+@story(nodes=3, abroad=2, without={"silence abroad is looked into": "stuck"})
+def test_a_runs_end_that_overtakes_its_publication_is_found(story: Story) -> None:
+    """found_end_came_first: node-2's server hears of a run's end from a third one, and then of the run."""
+    one, _, three = story.machines
+    story.start(*story.machines)
+    for link in (("hs", "hs2"), ("hs2", "hs")):
+        story.links.cut(link)
+    run = story.publish("asks", on=three)
+    story.until("it is done", lambda: story.succeeded(run, one) and story.succeeded(run, three))
+    story.passes(1.0)
+    story.links.heal()
+    story.ends()
+
+
+@story(nodes=2, abroad=1, without={"a release from afar is looked at": "but the state says"})
+def test_a_restatement_that_forked_with_a_release_from_afar_is_mended(story: Story) -> None:
+    """found_restate_forks: node-1 restates that node-2 holds the key while its release is on its way."""
+    one, two = story.machines
+    story.start(one, two)
+    story.task_s = 1.0
+    run = story.publish("again", on=two)
+    story.until("node-2 runs it", lambda: story.runs(run, two))
+    story.links.cut(("hs2", "hs"))
+    story.until("it has given the key back", lambda: story.seen_by(two, ev.Release))
+    story.stranger_takes("again")
+    story.until("node-1 says again who held it", lambda: story.seen(ev.Restate, one))
+    story.passes(3.0)
+    story.links.heal()
+    story.ends()
