@@ -120,8 +120,9 @@ def draw(rng: random.Random, size: Size) -> Plan:
             nodes, runs, chaos = 50, 1, rng.uniform(2, 6)
             faults = rng.choice((CALM, MILD, MILD))
     alone = (rng.choice(COMMON),)
-    # Locks cost events, so that they are in one history of twelve.
-    some = rng.choice((*[COMMON] * 5, *[("one", "two")] * 3, alone, alone, ("pair",), LOCKING))
+    # Locks cost events, so they are in one history of twenty.
+    others = (*[("one", "two")] * 5, *[alone] * 3, ("pair",), ("pair",), LOCKING)
+    some = rng.choice((*[COMMON] * 9, *others))
     published = tuple(sorted((rng.uniform(0.3, 0.3 + 0.5 * chaos), rng.choice(some)) for _ in range(runs)))
     counts = 0 if size is Size.LARGE else rng.choice((0, 0, 2, 4))
     longest_task = rng.choice((1.0, 1.0, 3.0))
