@@ -293,7 +293,12 @@ def losses(executions: list[Execution], story: Story, evidence: Evidence) -> Ite
                     if not any((task, e) in done for e in good):
                         yield Finding("loss", f"{run} ({dag}) succeeded at {epoch}, but {task} never ended")
             else:
-                stuck = any(e.epoch == epoch and _stuck(e, evidence) for e in of_run[run])
+                begun = [e for e in of_run[run] if e.epoch == epoch]
+                stuck = (
+                    any(_stuck(e, evidence) for e in begun)
+                    if begun
+                    else _unbegun(run, epoch, story, evidence)
+                )
                 text = f"{run} ({dag}) {outcome} at epoch {epoch}"
                 why = ": its worker was stopped, and its node gave it up" if stuck else ""
                 yield Finding("loss", text + why, broken=not stuck)
@@ -301,10 +306,17 @@ def losses(executions: list[Execution], story: Story, evidence: Evidence) -> Ite
 
 def _stuck(execution: Execution, evidence: Evidence) -> bool:
     workers = {int(line["worker"]) for line in execution.lines}
-    return any(
-        workers & set(stop["pids"]) and (int(stop["until_ns"]) - int(stop["from_ns"])) / 1e9 >= STUCK_S
-        for stop in evidence.stops
-    )
+    return any(workers & set(stop["pids"]) and _long(stop) for stop in evidence.stops)
+
+
+def _unbegun(run: str, epoch: int, story: Story, evidence: Evidence) -> bool:
+    """Nothing of the run began, on a node of which a worker was stopped: it was given its task in vain."""
+    nodes = {take[2] for (_, at), take in story.takes.items() if (at, take[1]) == (epoch, run)}
+    return any(stop["node"] in nodes and stop["pids"] and _long(stop) for stop in evidence.stops)
+
+
+def _long(stop: Line) -> bool:
+    return (int(stop["until_ns"]) - int(stop["from_ns"])) / 1e9 >= STUCK_S
 
 
 def duplicates(executions: list[Execution], story: Story, promise: Line) -> Iterable[Finding]:

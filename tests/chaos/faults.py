@@ -86,7 +86,7 @@ class Faults:
         process.wait()
         self._down[name] = kind
         if kind is Kind.KILL_STOPPED:  # for ever: its guard kills it
-            self._note(at, at + 10**12, family.workers)
+            self._note(name, at, at + 10**12, family.workers)
 
     def _restart(self, name: str) -> None:
         kind, data = self._down.pop(name), self._cluster.data(name)
@@ -121,11 +121,11 @@ class Faults:
 
     def _continue(self, name: str) -> None:
         since, pids = self._stopped.pop(name)
-        self._note(since, _now(), pids)
+        self._note(name, since, _now(), pids)
         _signal(reversed(pids), signal.SIGCONT)
 
-    def _note(self, since: int, until: int, pids: Iterable[int]) -> None:
-        line = {"from_ns": since, "until_ns": until, "pids": list(pids)}
+    def _note(self, name: str, since: int, until: int, pids: Iterable[int]) -> None:
+        line = {"node": name, "from_ns": since, "until_ns": until, "pids": list(pids)}
         append(self._cluster.evidence / "stops.jsonl", line)
 
 

@@ -90,8 +90,9 @@ class Scene:
             self.evidence.record.append({"what": what, **whose, "at_ns": at_ms * 10**6})
         self.evidence.taken.append({"key": key, "fence": epoch, "run": run, "node": node})
 
-    def stop(self, since_ms: int, until_ms: int, *pids: int) -> None:
-        line = {"from_ns": since_ms * 10**6, "until_ns": until_ms * 10**6, "pids": list(pids)}
+    def stop(self, since_ms: int, until_ms: int, *pids: int, node: str = "n1") -> None:
+        times = {"from_ns": since_ms * 10**6, "until_ns": until_ms * 10**6}
+        line = {"node": node, **times, "pids": list(pids)}
         self.evidence.stops.append(line)
 
     def good(self, dag: str = "again") -> str:
@@ -251,6 +252,18 @@ def test_a_run_that_failed(scene: Scene) -> None:
     scene.take(run, 1)
     scene.ran(run, 1, 0, 100, ends=False)
     scene.release(run, 1, outcome="failed")
+    assert scene.broken() == {"loss"}
+    scene.stop(50, 15_050, 101)
+    assert [finding.broken for finding in judge(scene.evidence)] == [False]
+
+
+def test_a_run_that_failed_before_its_task_began(scene: Scene) -> None:
+    run = scene.publish()
+    scene.take(run, 1)
+    scene.release(run, 1, outcome="failed")
+    scene.stop(50, 15_050, 201, node="n2")
+    scene.stop(50, 15_050)
+    scene.stop(50, 1_050, 101)
     assert scene.broken() == {"loss"}
     scene.stop(50, 15_050, 101)
     assert [finding.broken for finding in judge(scene.evidence)] == [False]
