@@ -138,10 +138,8 @@ def _take(place: int, event: Line, head: Head, promise: Line, story: Story) -> N
     epoch, fresh = int(content["epoch"]), bool(content.get("fresh"))
     most = max(head.epoch + step, step * (head.takes + 1) if fresh else 0)
     head.touched, head.takes = True, head.takes + 1
-    if content.get("after") != head.after or not head.epoch < epoch <= most:
-        story.void += 1
-        return
-    if content["lease_s"] > promise["lease_s_max"]:
+    good = content.get("after") == head.after and head.epoch < epoch <= most
+    if not good or content["lease_s"] > promise["lease_s_max"]:
         story.void += 1
         return
     if fresh:
@@ -293,30 +291,19 @@ def losses(executions: list[Execution], story: Story, evidence: Evidence) -> Ite
                     if not any((task, e) in done for e in good):
                         yield Finding("loss", f"{run} ({dag}) succeeded at {epoch}, but {task} never ended")
             else:
-                begun = [e for e in of_run[run] if e.epoch == epoch]
-                stuck = (
-                    any(_stuck(e, evidence) for e in begun)
-                    if begun
-                    else _unbegun(run, epoch, story, evidence)
-                )
+                lines = [line for e in of_run[run] if e.epoch == epoch for line in e.lines]
+                nodes = {t[2] for (_, at), t in story.takes.items() if (at, t[1]) == (epoch, run)}
+                stuck = any(_stuck(stop, lines, nodes) for stop in evidence.stops)
                 text = f"{run} ({dag}) {outcome} at epoch {epoch}"
                 why = ": its worker was stopped, and its node gave it up" if stuck else ""
                 yield Finding("loss", text + why, broken=not stuck)
 
 
-def _stuck(execution: Execution, evidence: Evidence) -> bool:
-    workers = {int(line["worker"]) for line in execution.lines}
-    return any(workers & set(stop["pids"]) and _long(stop) for stop in evidence.stops)
-
-
-def _unbegun(run: str, epoch: int, story: Story, evidence: Evidence) -> bool:
-    """Nothing of the run began, on a node of which a worker was stopped: it was given its task in vain."""
-    nodes = {take[2] for (_, at), take in story.takes.items() if (at, take[1]) == (epoch, run)}
-    return any(stop["node"] in nodes and stop["pids"] and _long(stop) for stop in evidence.stops)
-
-
-def _long(stop: Line) -> bool:
-    return (int(stop["until_ns"]) - int(stop["from_ns"])) / 1e9 >= STUCK_S
+def _stuck(stop: Line, lines: list[Line], nodes: set[str]) -> bool:
+    """Whether the worker was stopped so long; where nothing had begun yet, one of that node's."""
+    whose = {int(line["worker"]) for line in lines} & set(stop["pids"])
+    given = not lines and stop["pids"] and stop["node"] in nodes
+    return bool(whose or given) and (int(stop["until_ns"]) - int(stop["from_ns"])) / 1e9 >= STUCK_S
 
 
 def duplicates(executions: list[Execution], story: Story, promise: Line) -> Iterable[Finding]:
@@ -350,9 +337,8 @@ def stale(taken: Iterable[Line]) -> Iterable[Finding]:
     for line in taken:
         top = highest.get(line["key"], line)
         if line["fence"] < top["fence"]:
-            yield Finding(
-                "stale", f"{line['key']}: took {line['fence']} of {line['run']} after {top['fence']}"
-            )
+            what = f"took {line['fence']} of {line['run']} after {top['fence']}"
+            yield Finding("stale", f"{line['key']}: {what}")
         elif line["fence"] == top["fence"] and (line["run"], line["node"]) != (top["run"], top["node"]):
             yield Finding("stale", f"{line['key']}: {line['fence']} from {line['node']} and {top['node']}")
         if line["fence"] >= top["fence"]:
@@ -400,9 +386,7 @@ def main(folder: Path) -> int:
     for finding in findings:
         print(f"{'BROKEN ' if finding.broken else ''}{finding.rule}: {finding.text}")
     print(json.dumps(figures(evidence)))
-    broken = sum(1 for finding in findings if finding.broken)
-    print("no rule was broken" if not broken else f"{broken} broken rules")
-    return 1 if broken else 0
+    return 1 if any(finding.broken for finding in findings) else 0
 
 
 if __name__ == "__main__":
