@@ -110,8 +110,8 @@ def draw(rng: random.Random, size: Size) -> Plan:
     longest = lease * rng.choice((1, 1, 2))
     match size:
         case Size.SMALL:
-            nodes, runs = rng.choice((2, 2, 2, 2, 2, 3, 3, 4)), rng.choice((1, 1, 1, 2))
-            chaos = rng.uniform(1.5, 3.5) * lease
+            nodes, runs = rng.choice((2, 2, 2, 2, 2, 2, 3, 4)), rng.choice((1, 1, 1, 1, 2))
+            chaos = rng.uniform(1.0, 2.6) * lease
             faults = rng.choice((HARD, HARD, HARD, HOSTILE, MILD))
         case Size.MIDDLE:
             nodes, runs, chaos = rng.randint(2, 5), rng.randint(2, 5), rng.uniform(15, 40)
@@ -127,7 +127,7 @@ def draw(rng: random.Random, size: Size) -> Plan:
     counts = 0 if size is Size.LARGE else rng.choice((0, 0, 2, 4))
     longest_task = rng.choice((1.0, 1.0, 3.0))
     end_delay_s = 0.0 if size is Size.LARGE else rng.choice((0.0, 0.0, 0.0, lease / 2))
-    abroad = 0 if size is Size.LARGE else rng.choice((0, 0, 0, 0, 0, 1, 1, 2))
+    abroad = 0 if size is Size.LARGE else rng.choice((0, 0, 0, 0, 0, 0, 0, 1, 1, 2))
     return Plan(
         max(nodes, abroad + 1), lease, longest, published, faults, chaos, longest_task, end_delay_s, abroad,
         counts,

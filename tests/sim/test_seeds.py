@@ -10,7 +10,7 @@ import pytest
 from tests.sim.histories import transcript
 from tests.sim.plan import Size
 
-PIECES = {Size.SMALL: (19_400, 100), Size.MIDDLE: (400, 20), Size.LARGE: (200, 10)}
+PIECES = {Size.SMALL: (19_600, 100), Size.MIDDLE: (200, 20), Size.LARGE: (200, 10)}
 
 
 def pieces() -> list[object]:
