@@ -228,7 +228,7 @@ class Lifecycle(Parts):
                 continue
             del self.executions[execution.run.id]
             self.status.fenced(execution.run.id)
-        if self.left:
+        if self.left or self.keeper.abandoned:  # of what was fenced something may live until its deadline
             return
         self.left = True
         self.keeper.leave()

@@ -15,7 +15,7 @@ from cisbot.core.room.events import Member, Rejected, RoomEvent
 from cisbot.errors import CisbotError
 from cisbot.matrix import sync as module
 from cisbot.matrix.follow import SyncLoop, SyncTap
-from cisbot.matrix.http import Api, TokenDead, Unreachable
+from cisbot.matrix.http import Api, Method, Path, TokenDead, Unreachable
 from cisbot.matrix.sync import LeftRoom, Seen, to_batch
 from tests.matrix.scripted import (
     NODE,
@@ -109,10 +109,21 @@ def test_the_memory_of_ids_is_bounded() -> None:
 
 @asynccontextmanager
 async def loop(
-    api: Api, inbox: Inbox, cursor: str | None, said: list[str] | None = None
+    api: Api,
+    inbox: Inbox,
+    cursor: str | None,
+    said: list[str] | None = None,
+    handled: asyncio.Event | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
     words = said if said is not None else []
-    made = SyncLoop(api, ROOM_ID, UserId(NODE), cursor=cursor, emit=inbox, say=words.append)
+
+    async def until_handled() -> None:
+        if handled is not None:
+            await handled.wait()
+
+    made = SyncLoop(
+        api, ROOM_ID, UserId(NODE), cursor=cursor, emit=inbox, say=words.append, handled=until_handled
+    )
     task = asyncio.create_task(made.run())
     try:
         yield task
@@ -120,6 +131,19 @@ async def loop(
         task.cancel()
         with suppress(asyncio.CancelledError, CisbotError):
             await task
+
+
+async def test_the_loop_asks_on_once_its_batch_is_handled(api: Api, inbox: Inbox, scripted: Scripted) -> None:
+    over, handled = asyncio.Event(), asyncio.Event()
+    scripted.on("GET", "/versions", answer({}))
+    scripted.on("GET", "/sync", answer(synced("c2", [message(1)])), hang(over))
+    async with loop(api, inbox, "c1", handled=handled):
+        await inbox.until(1)
+        await api.read(Method.GET, Path.versions)  # whatever it would ask by itself is asked by now
+        assert len(scripted.of("GET", "/sync")) == 1
+        handled.set()
+        await scripted.until(2, "GET", "/sync")
+    over.set()
 
 
 async def test_the_loop_moves_its_cursor(api: Api, inbox: Inbox, scripted: Scripted) -> None:

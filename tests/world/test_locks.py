@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
+from cisbot.core.claims.holds import Hold
+from cisbot.core.claims.messages import release
+from cisbot.core.effects import CancelWork, Work
 from cisbot.core.ids import RunId
+from cisbot.core.inputs import Instant
+from cisbot.core.room.wire import T_END
 from cisbot.core.scopes import is_lock, lock_key
 from tests.world.machine import Machine, dag
 from tests.world.servers import Consistent
@@ -10,6 +17,7 @@ from tests.world.world import World
 
 TASK = "tasks: {a: {shell: 'true'}}\n"
 DUMP = dag(f"id: dump\nscope: proj-a\nlocks: [tape, db]\non_lost: rerun\n{TASK}")
+ONE = dag(f"id: one-lock\nscope: proj-a\nlocks: [tape]\non_lost: rerun\n{TASK}")
 MOVE = dag(f"id: move\nscope: proj-b\nlocks: [db]\non_lost: rerun\n{TASK}")
 PAIR = dag(f"id: pair\nscope: proj-c\noverlap: {{allow: 2}}\non_lost: rerun\n{TASK}")
 FAR = dag(f"id: far\nscope: proj-d\ntarget: hs2-1\nlocks: [tape, db]\non_lost: rerun\n{TASK}")
@@ -53,7 +61,7 @@ def test_runs_of_two_dags_that_name_one_lock_go_one_after_the_other() -> None:
     assert not locked(one) and not locked(two)
 
 
-def test_a_run_that_is_cancelled_while_it_gathers_lets_its_locks_go() -> None:
+def test_a_run_that_waits_for_a_lock_takes_no_other_and_can_be_cancelled() -> None:
     world = slow(World([DUMP, MOVE], nodes=2))
     one, two = world.machines
     busy = world.say("!dag publish move target=node-1")
@@ -66,7 +74,7 @@ def test_a_run_that_is_cancelled_while_it_gathers_lets_its_locks_go() -> None:
     assert not locked(one) and not locked(two)
 
 
-def test_a_node_whose_locks_can_not_be_renewed_stops_its_tasks_and_another_goes_on() -> None:
+def test_a_node_that_dies_leaves_its_locks_to_another() -> None:
     world = slow(World([DUMP], nodes=2))
     run = world.say("!dag publish dump")
     (busy,) = [machine for machine in world.machines if machine.running]
@@ -127,3 +135,48 @@ def test_a_node_elsewhere_gets_as_many_slots_as_its_dag_allows() -> None:
     away.end_task("a", world.now)
     world.wait(10)
     assert sorted(away.status(run) for run in runs) == ["running", "running", "succeeded"]
+
+
+class Hung(Machine):
+    """A node whose worker is stopped: what it runs dies at the deadline, and not before."""
+
+    @override
+    def _do(self, work: Work, now: Instant) -> None:
+        if not isinstance(work, CancelWork):
+            super()._do(work, now)
+
+
+def robbed(*, lock: bool) -> tuple[World, Hung, Hold]:
+    """A hung node that runs a task, and one of its two claims was given back in its name; the other one."""
+    world = slow(World([ONE], nodes=1))
+    (node,) = world.machines
+    node.__class__ = Hung
+    assert isinstance(node, Hung)
+    world.say("!dag publish one-lock")
+    core = node.coordinator
+    gone, kept = sorted(core.keeper.holds.values(), key=lambda hold: is_lock(hold.key) is not lock)
+    send = release(core.me, gone.key, gone.epoch, gone.run, None, None)
+    world.room.put(node.account, send.type, send.content, state_key=send.state_key, txn="not by it")
+    world.settle()
+    assert node.running
+    return world, node, kept
+
+
+def ended(world: World) -> bool:
+    return any(event["type"] == T_END for event in world.room.stream)
+
+
+def test_a_clean_stop_waits_for_what_was_fenced() -> None:
+    world, node, lock = robbed(lock=False)
+    node.stop(world.now)
+    world.wait(1.0)
+    assert not ended(world), "its task may live, and needs the lock"
+    world.wait(lock.deadline - world.boot)
+    assert ended(world)
+
+
+def test_a_deadline_never_grows_past_that_of_a_lost_lock() -> None:
+    world, node, own = robbed(lock=True)
+    before = node.deadlines[own.run]
+    world.wait(2 * LEASE_S)
+    assert node.deadlines[own.run] <= before

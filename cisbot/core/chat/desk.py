@@ -121,14 +121,17 @@ class Desk:
         if kind in ("status", "final") and msg.sender == run.account:
             self._tasks_told(run, block)
         if kind == "final" and msg.sender == run.account and block.get("epoch") == run.epoch:
-            self._end_told(self.board.runs[run.id], block.get("status"))
+            self._end_told(self.board.runs[run.id], block.get("status"), msg.ts_ms)
 
-    def _end_told(self, run: Run, status: Json) -> None:
+    def _end_told(self, run: Run, status: Json, ts_ms: int) -> None:
         """Its holder says how it ended: that holds, should the release that says so never come."""
         said = (o for o, known in OF_OUTCOME.items() if known.value == status and o is not Outcome.LOST)
         outcome = next(said, None)
-        if outcome is not None and run.told is None and not run.status.over:
-            self.board.put(replace(run, told=outcome))
+        if outcome is None or run.told is not None or run.status.over:
+            return
+        run = self.board.put(replace(run, told=outcome))
+        if run.status in (RunStatus.PENDING, RunStatus.LOST):  # this node had given it up already
+            self.board.settled(run, outcome, ts_ms)
 
     def _asked(self, run: Run, epoch: Json) -> Run:
         """Others ask what becomes of the run; a node that knew of no holder learns that it is lost."""

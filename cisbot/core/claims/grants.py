@@ -223,7 +223,8 @@ class Asks:
         alone, base = self._keeper.alone, self._keeper.alone.get(hold.place)
         if base is not None and head.epoch <= base:
             return True  # from before this node went its own way
-        if base is not None and head.epoch < hold.epoch and mine:
+        others = (h for h in head.holders if h.slot == hold.slot and h.epoch not in mine)
+        if base is not None and head.epoch < hold.epoch and mine and not any(others):
             alone[hold.place] = head.epoch  # the home stream follows, claim by claim
             return True
         alone.pop(hold.place, None)

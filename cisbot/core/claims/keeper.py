@@ -242,11 +242,13 @@ class Keeper:
         head = self.ledger.sure(key)
         lapses = {h.slot: self.lapses_at(key, h.slot, now) for h in head.holders} if head else {}
         own = next((h.slot for h in head.holders if h.run == run), None) if head else None
-        if own is not None:
-            return (own if lapses[own] <= now else None), lapses[own]
+        if own is not None and lapses[own] > now:
+            return None, lapses[own]
         living = sorted(at for at in lapses.values() if at > now)
         if len(living) >= slots:
             return None, living[len(living) - slots]
+        if own is not None:
+            return own, now
         dead = [slot for slot in lapses if slot >= slots and lapses[slot] <= now]  # of when more were allowed
         free = (slot for slot in range(slots) if lapses.get(slot, now) <= now)
         return next(iter((*dead, *free))), now

@@ -71,7 +71,10 @@ class Execution:
 
     def bounded(self, holds: Iterable[Hold]) -> float:
         """The boot time at which its last process must be dead, by the claims that are held for it now."""
-        self.deadline = min((held.deadline for held in holds), default=self.hold.deadline)
+        here = list(holds)
+        lost = self.locks.keys() - {lock_name(held.key) for held in here}
+        until = min((held.deadline for held in here), default=self.hold.deadline)
+        self.deadline = min(until, self.deadline) if lost else until
         return self.deadline
 
     @property

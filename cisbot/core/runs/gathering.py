@@ -57,8 +57,12 @@ class Gathering:
         self._met.clear()
         self.at = None
 
-    def stays(self, run: Run) -> None:
+    def stays(self, run: Run, now: float) -> None:
         """The run is still to be claimed here, though not in this moment."""
+        self._waiting.add(run.id)
+        if run.id in self._since and now >= self._end(run.id):
+            self._let_go(run.id, now)
+            return
         self._met.add(run.id)
 
     def next(self, run: Run, now: float) -> ClaimKey | None:
@@ -85,11 +89,11 @@ class Gathering:
         """The first of its locks is held, or another one."""
         self._since.setdefault(run, now)
 
-    def done(self) -> None:
+    def done(self, pending: Container[RunId]) -> None:
         """All runs that wait were looked at: what was not met is not to be claimed here any more."""
         for run in self._since.keys() - self._met:
             del self._since[run]
-        self._rests = {run: rest for run, rest in self._rests.items() if run in self._waiting}
+        self._rests = {run: rest for run, rest in self._rests.items() if run in pending}
 
     def idle(self, runs: Mapping[RunId, Run], executing: Container[RunId]) -> list[Hold]:
         """Locks that are held for runs which neither execute nor gather."""
@@ -107,9 +111,13 @@ class Gathering:
 
     def _over(self, run: Run, missing: list[ClaimKey], now: float) -> bool:
         """Whether it gathered in vain: somebody else holds what it lacks, or it took too long."""
-        end = self._since[run.id] + LEASES_MAX * self._keeper.ledger.bounds.lease_s_max
-        self._wake(end)
+        end = self._end(run.id)
         return now >= end or not all(self._free(run, key, now) for key in missing)
+
+    def _end(self, run: RunId) -> float:
+        end = self._since[run] + LEASES_MAX * self._keeper.ledger.bounds.lease_s_max
+        self._wake(end)
+        return end
 
     def _let_go(self, run: RunId, now: float) -> None:
         del self._since[run]

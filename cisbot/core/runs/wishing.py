@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping
+from dataclasses import replace
 
 from cisbot.core.claims.contend import Wish
 from cisbot.core.claims.keeper import Keeper
@@ -74,7 +75,7 @@ class Candidates:
                 continue
             if unread:
                 found.setdefault(run.key, None)  # what comes after it waits with it
-                gathering.stays(run)
+                gathering.stays(run, now)
             if run.key in found or room <= 0 and run.id not in begun:
                 continue
             key = gathering.next(run, now)
@@ -86,10 +87,9 @@ class Candidates:
                 room -= 1
             load = loads(self._keeper.ledger) if load is None else load
             later = min(ahead.get(key, 0), AHEAD_MAX)
-            found[key] = _wish(
-                run, key, slots, board, self._keeper.ledger, self._settings, self._me, load, later
-            )
-        gathering.done()
+            wish = _wish(run, key, slots, board, self._keeper.ledger, self._settings, self._me, load, later)
+            found[key] = replace(wish, rank=0) if run.id in begun else wish  # who holds keeps nobody waiting
+        gathering.done({run.id for run in board.waiting()})
         return [wish for wish in found.values() if wish is not None], stories
 
     def _held(self, key: ClaimKey, run: RunId, slots: int, now: float) -> bool:

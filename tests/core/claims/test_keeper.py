@@ -11,7 +11,7 @@ from cisbot.core.claims.holds import Hold
 from cisbot.core.claims.keeper import RHO, SENT_MAX, Keeper
 from cisbot.core.claims.ledger import Ledger
 from cisbot.core.claims.state import Bounds, Head, carried
-from cisbot.core.ids import EventId, Incarnation, Nonce
+from cisbot.core.ids import EventId, Incarnation, Nonce, RunId
 from cisbot.core.room.events import ClaimEvent, Heartbeat, Rejected, Release, Restate
 from cisbot.core.room.wire import T_HEARTBEAT, T_LOCK
 from tests.core.claims.made import (
@@ -335,3 +335,18 @@ def test_the_echo_is_measured_as_it_goes() -> None:
         node.note_sent(Nonce(f"m{sent}"), sent)
         see(node, probe(f"$p{sent}", "a", nonce=f"m{sent}"), sent + echo_s)
         assert node.echo_s == pytest.approx(known_s)
+
+
+def test_who_takes_its_own_lapsed_slot_again_counts_the_living_too() -> None:
+    node, late = keeper("z"), LAPSE + 10.0
+    runs = [RunId(f"$r{slot}") for slot in range(3)]
+    after = None
+    for slot, run in enumerate(runs):  # three at once, while the DAG allowed it
+        see(
+            node,
+            take(f"${slot}", "abc"[slot], epoch=slot + 1, after=after, slot=slot, run=run),
+            40.0 * (slot > 0),
+        )
+        after = f"${slot}"
+    assert node.slot_for(KEY, runs[0], 2, late)[0] is None
+    assert node.slot_for(KEY, runs[0], 3, late)[0] == 0

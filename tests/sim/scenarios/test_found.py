@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from cisbot.core.room import events as ev
+from cisbot.core.runs.state import RunStatus
+from tests.sim.machine import Machine
 from tests.sim.scenarios.telling import story
 from tests.sim.scenarios.test_holding import held
 from tests.sim.script import ANY, HEARTBEAT, MESSAGE, RECORD, RELEASE, Story, core, key_of
@@ -207,3 +209,26 @@ def test_a_restatement_that_forked_with_a_release_from_afar_is_mended(story: Sto
     story.passes(3.0)
     story.links.heal()
     story.ends()
+
+
+@story(nodes=3, abroad=2)
+def test_an_end_that_is_told_after_the_run_was_given_up_settles_it(story: Story) -> None:
+    """found_end_told_late: node-3 is done, its release is lost; node-2's server hears its last words late."""
+    one, two, three = story.machines
+    story.start(*story.machines)
+    run = story.publish("steps", on=three)
+    story.lose_all(three, RELEASE)
+    story.until("node-3 runs it", lambda: story.runs(run, three))
+
+    def knows(machine: Machine, status: RunStatus) -> bool:
+        return core(machine).board.runs[run].status is status
+
+    story.until("node-2 knows", lambda: knows(two, RunStatus.RUNNING))
+    story.links.cut(("hs3", "hs2"))
+    story.until("its last words are at home", lambda: core(one).board.runs[run].told)
+    story.crash(three, database=False)
+    story.until("node-2 gives it up", lambda: knows(two, RunStatus.PENDING))
+    story.links.heal()
+    story.owes("node-2 knows that it succeeded", lambda: story.succeeded(run, two), within=2.0)
+    story.ends()
+    story.owes("it was begun once", lambda: {attempt.epoch for attempt in story.begun(run)} == {1})
