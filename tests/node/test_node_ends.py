@@ -22,6 +22,15 @@ def nodes(synapse: Synapse, make_account: MakeAccount, tmp_path: Path) -> Iterat
         yield made
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Whoever runs the tests by nohup has children that ignore a hangup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups")
 def test_a_hangup_is_a_goodbye(nodes: Nodes) -> None:
     nodes.open(["node-1"], {"job": nodes.job()})
     nodes.processes["node-1"].send_signal(signal.SIGHUP)
