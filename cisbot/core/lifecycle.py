@@ -16,7 +16,7 @@ from cisbot.core.claims.holds import Hold
 from cisbot.core.claims.messages import end, node_record
 from cisbot.core.dags.definition import OnLost
 from cisbot.core.effects import CancelWork, MoveDeadline, ReadStory
-from cisbot.core.ids import RunId, UserId
+from cisbot.core.ids import ClaimKey, RunId, UserId
 from cisbot.core.inputs import Instant, StoryRead
 from cisbot.core.parts import Parts
 from cisbot.core.room import events as ev
@@ -52,8 +52,9 @@ class Lifecycle(Parts):
                     ):
                         self._say(end(self.me, fact.holder.incarnation))  # won, then crashed
                     if not is_lock(fact.take.key):
-                        self.board.taken(fact.take, fact.holder, now.wall_ms)
-                        self._fenced(fact.take.run)
+                        run = self.board.taken(fact.take, fact.holder, now.wall_ms)
+                        if run is None or run.key in (None, fact.take.key):
+                            self._fenced(fact.take.run)
                 case Extended():
                     self._extended(fact.hold)
                 case Ended() if is_lock(fact.hold.key):
@@ -62,12 +63,17 @@ class Lifecycle(Parts):
                     self._fenced(fact.hold.run)
                     if (run := self.board.runs.get(fact.hold.run)) and not run.status.over:
                         self.losses.ended(run, fact, now)
-                case Freed() if not is_lock(fact.key):
+                case Freed() if self._its_key(fact.key, fact.holder.run):
                     self.losses.freed(fact, now)
-                case Learned() if not is_lock(fact.key):
+                case Learned() if self._its_key(fact.key, fact.holder.run):
                     self.losses.learned(fact)
                 case _:
                     pass
+
+    def _its_key(self, key: ClaimKey, run: RunId) -> bool:
+        """Whether the key is the run's own: what anybody holds elsewhere in its name is nothing to it."""
+        known = self.board.runs.get(run)
+        return not is_lock(key) and (known is None or known.key in (None, key))
 
     def _extended(self, hold: Hold) -> None:
         """A run lives as long as the first of its claims to run out."""
@@ -96,6 +102,7 @@ class Lifecycle(Parts):
         held = self.keeper.ledger.sure(won.take.key)
         holder = held.held_by(self.me.account, self.me.incarnation, won.take.epoch) if held else None
         stale = run is None or run.status is not RunStatus.PENDING or definition is None
+        stale = stale or (run is not None and run.key not in (None, won.take.key))
         if not stale and run is not None and run.key is not None:
             stale = bool(self.gathering.missing(run))  # a lock was lost meanwhile
         if stale or holder is None or won.hold.deadline <= now.boot or self.draining:

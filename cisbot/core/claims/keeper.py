@@ -241,9 +241,10 @@ class Keeper:
         """
         head = self.ledger.sure(key)
         lapses = {h.slot: self.lapses_at(key, h.slot, now) for h in head.holders} if head else {}
-        own = next((h.slot for h in head.holders if h.run == run), None) if head else None
-        if own is not None and lapses[own] > now:
-            return None, lapses[own]
+        mine = [h.slot for h in head.holders if h.run == run] if head else []
+        if (until := max((lapses[slot] for slot in mine), default=now)) > now:
+            return None, until
+        own = next(iter(mine), None)
         living = sorted(at for at in lapses.values() if at > now)
         if len(living) >= slots:
             return None, living[len(living) - slots]

@@ -292,6 +292,10 @@ class Board:
     def taken(self, take: Take, holder: Holder, now_ms: int) -> Run | None:
         """A take was accepted: its node runs it now, pinned to the definition that it names."""
         run = self.runs.get(take.run)
+        unbegun = run is not None and run.key is not None and run.epoch == 0
+        if run is not None and unbegun and run.status is RunStatus.PENDING and self.is_node(take.sender):
+            # Nodes with other versions of its DAG reckon other keys: the first that is taken is the run's.
+            run = self.put(replace(run, key=take.key, scope=take.scope))
         foreign = run is not None and run.key not in (None, take.key)
         unapproved = run is not None and run.status is RunStatus.WAITING and run.key is not None
         if run is None or foreign or run.status.over or unapproved:
