@@ -1,4 +1,4 @@
-"""Nodes with other versions of a DAG reckon other keys for a run; a take of any other key is nothing to it."""
+"""Nodes with other versions of a DAG reckon other keys for a run; a take of another key is nothing to it."""
 
 from __future__ import annotations
 
