@@ -386,7 +386,9 @@ def main(folder: Path) -> int:
     for finding in findings:
         print(f"{'BROKEN ' if finding.broken else ''}{finding.rule}: {finding.text}")
     print(json.dumps(figures(evidence)))
-    return 1 if any(finding.broken for finding in findings) else 0
+    broken = sum(1 for finding in findings if finding.broken)
+    print("no rule was broken" if not broken else f"{broken} broken rules")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
