@@ -52,9 +52,9 @@ class Lifecycle(Parts):
                     ):
                         self._say(end(self.me, fact.holder.incarnation))  # won, then crashed
                     if not is_lock(fact.take.key):
-                        run = self.board.taken(fact.take, fact.holder, now.wall_ms)
-                        if run is None or run.key in (None, fact.take.key):
-                            self._fenced(fact.take.run)
+                        self.board.taken(fact.take, fact.holder, now.wall_ms)
+                    if self._its_key(fact.take.key, fact.take.run):
+                        self._fenced(fact.take.run)
                 case Extended():
                     self._extended(fact.hold)
                 case Ended() if is_lock(fact.hold.key):
@@ -102,9 +102,8 @@ class Lifecycle(Parts):
         held = self.keeper.ledger.sure(won.take.key)
         holder = held.held_by(self.me.account, self.me.incarnation, won.take.epoch) if held else None
         stale = run is None or run.status is not RunStatus.PENDING or definition is None
-        stale = stale or (run is not None and run.key not in (None, won.take.key))
-        if not stale and run is not None and run.key is not None:
-            stale = bool(self.gathering.missing(run))  # a lock was lost meanwhile
+        if run is not None and run.key is not None:  # the key may be another by now, or a lock lost
+            stale = stale or run.key != won.take.key or bool(self.gathering.missing(run))
         if stale or holder is None or won.hold.deadline <= now.boot or self.draining:
             cancelled = run is not None and run.status is RunStatus.CANCELLED
             self._say(self.keeper.release(won.hold, Outcome.CANCELLED if cancelled else None))

@@ -14,7 +14,7 @@ from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome
 from cisbot.core.room.wire import key_of
 from cisbot.core.runs.board import Board
-from cisbot.core.scopes import lock_key
+from cisbot.core.scopes import is_lock, lock_key
 from tests.sim.homeserver import Answer, Homeserver, Seen
 from tests.sim.plan import DAGS
 from tests.sim.reference import Grant, Reference, truth_of
@@ -168,7 +168,7 @@ class Checkers:
         self.truth.follow(self._server.stream)
         for key in list(self.truth.keys()):
             for holder in self.truth.at(key, len(self._server.stream))[2].values():
-                if key.startswith("lock:") and holder[1] in living:
+                if is_lock(key) and holder[1] in living:
                     raise Violation(f"{key} is held by {holder}, and nobody needs it")
 
     def settled(self, crashed: float) -> None:

@@ -11,6 +11,7 @@ from cisbot.core.claims.state import Bounds, Head
 from cisbot.core.ids import ClaimKey
 from cisbot.core.room import events as ev
 from cisbot.core.room.wire import key_of
+from cisbot.core.scopes import is_lock
 
 Claimed = dict[int, tuple[str, str, int, str]]  # slot: account, incarnation, epoch, run
 Truth = tuple[int, str | None, Claimed, str | None]  # epoch, after, holders, value
@@ -114,7 +115,7 @@ class Reference:
             self._seen, event.event_id, event.key, event.slot, who.node, who.account, who.incarnation,
             event.run, event.epoch,
         )  # fmt: skip
-        if event.key.startswith("lock:"):
+        if is_lock(event.key):
             self.locks[event.key, event.epoch] = grant
         else:
             self.grants[event.run, event.epoch] = grant

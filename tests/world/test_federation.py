@@ -22,8 +22,7 @@ LEASE_S = 30.0
 
 def slow(world: Federation) -> None:
     """Tasks end when the test says so."""
-    for machine in world.machines:
-        machine.auto = False
+    world.slow()
 
 
 def sent(world: Federation, kind: str, **content: Json) -> list[JsonMap]:

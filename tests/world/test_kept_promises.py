@@ -84,8 +84,7 @@ def test_outputs_travel_to_the_node_that_resumes() -> None:
     for size, tasks in ((10, ["b"]), (20_000, ["a"])):  # too much for the room: the task runs again
         world = World([CHAIN], nodes=2)
         value = "x" * size
-        for machine in world.machines:
-            machine.auto = False
+        for machine in world.slow().machines:
             machine.outputs = {"a": {"file": value}}
         world.say("!dag publish chain", wait_s=1)
         dead = holder(world)
@@ -167,8 +166,7 @@ def test_a_run_whose_definition_is_gone_says_how_to_go_on() -> None:
     second.crash()
     second.dags = [EDITED]
     second.start(world.now)
-    for machine in world.machines:
-        machine.auto = False
+    world.slow()
     run = world.say("!dag publish chain", wait_s=1)
     if second.running:
         first, second = second, first
@@ -184,9 +182,7 @@ def test_a_run_whose_definition_is_gone_says_how_to_go_on() -> None:
 
 
 def test_silence_counts_though_a_node_is_not_sure_of_the_key() -> None:
-    world = World([CHAIN], nodes=2, lease_s_max=60)
-    for machine in world.machines:
-        machine.auto = False
+    world = World([CHAIN], nodes=2, lease_s_max=60).slow()
     run = world.say("!dag publish chain", wait_s=1)
     dead = holder(world)
     other = next(m for m in world.machines if m is not dead)
@@ -198,9 +194,7 @@ def test_silence_counts_though_a_node_is_not_sure_of_the_key() -> None:
 
 
 def test_a_run_that_ended_in_a_gap_is_learned_of() -> None:
-    world = World([CHAIN, HELLO], nodes=2)
-    for machine in world.machines:
-        machine.auto = False
+    world = World([CHAIN, HELLO], nodes=2).slow()
     run = world.say("!dag publish chain", wait_s=1)
     runs = holder(world)
     deaf = next(m for m in world.machines if m is not runs)

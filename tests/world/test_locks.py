@@ -25,13 +25,6 @@ FAR_PAIR = dag(f"id: farpair\nscope: proj-d\ntarget: hs2-1\noverlap: {{allow: 2}
 LEASE_S = 30.0
 
 
-def slow(world: World) -> World:
-    """Tasks end when the test says so."""
-    for machine in world.machines:
-        machine.auto = False
-    return world
-
-
 def said(machine: Machine, run: str, world: World) -> str:
     """What `!dag status` tells of the run there."""
     core = machine.coordinator
@@ -44,7 +37,7 @@ def locked(machine: Machine) -> set[str]:
 
 
 def test_runs_of_two_dags_that_name_one_lock_go_one_after_the_other() -> None:
-    world = slow(World([DUMP, MOVE], nodes=2))
+    world = World([DUMP, MOVE], nodes=2).slow()
     one, two = world.machines
     first = world.say("!dag publish dump target=node-1")
     second = world.say("!dag publish move target=node-2", wait_s=5)
@@ -62,7 +55,7 @@ def test_runs_of_two_dags_that_name_one_lock_go_one_after_the_other() -> None:
 
 
 def test_a_run_that_waits_for_a_lock_takes_no_other_and_can_be_cancelled() -> None:
-    world = slow(World([DUMP, MOVE], nodes=2))
+    world = World([DUMP, MOVE], nodes=2).slow()
     one, two = world.machines
     busy = world.say("!dag publish move target=node-1")
     waiting = world.say("!dag publish dump target=node-2", wait_s=LEASE_S)
@@ -75,7 +68,7 @@ def test_a_run_that_waits_for_a_lock_takes_no_other_and_can_be_cancelled() -> No
 
 
 def test_a_node_that_dies_leaves_its_locks_to_another() -> None:
-    world = slow(World([DUMP], nodes=2))
+    world = World([DUMP], nodes=2).slow()
     run = world.say("!dag publish dump")
     (busy,) = [machine for machine in world.machines if machine.running]
     (other,) = [machine for machine in world.machines if machine is not busy]
@@ -87,7 +80,7 @@ def test_a_node_that_dies_leaves_its_locks_to_another() -> None:
 
 
 def test_two_of_three_runs_go_on_at_once_on_one_node_and_the_third_is_told_why_it_waits() -> None:
-    world = slow(World([PAIR], nodes=1))
+    world = World([PAIR], nodes=1).slow()
     (node,) = world.machines
     runs = [world.say("!dag publish pair") for _ in range(3)]
     world.wait(2 * LEASE_S)
@@ -101,7 +94,7 @@ def test_two_of_three_runs_go_on_at_once_on_one_node_and_the_third_is_told_why_i
 
 
 def test_the_limit_of_runs_counts_runs_and_not_what_they_hold() -> None:
-    world = slow(World([DUMP, PAIR], nodes=1, max_runs=2))
+    world = World([DUMP, PAIR], nodes=1, max_runs=2).slow()
     (node,) = world.machines
     runs = [world.say(f"!dag publish {name}") for name in ("dump", "pair", "pair")]
     world.wait(5)
@@ -109,9 +102,7 @@ def test_the_limit_of_runs_counts_runs_and_not_what_they_hold() -> None:
 
 
 def test_a_node_elsewhere_gets_locks_by_grants_and_keeps_them_while_home_nodes_tell_so() -> None:
-    world = Consistent([FAR])
-    for machine in world.machines:
-        machine.auto = False
+    world = Consistent([FAR]).slow()
     run = world.say("!dag publish far", wait_s=4 * LEASE_S)
     home, away = world.machines
     assert (home.status(run), away.status(run)) == ("running", "running")
@@ -125,9 +116,7 @@ def test_a_node_elsewhere_gets_locks_by_grants_and_keeps_them_while_home_nodes_t
 
 
 def test_a_node_elsewhere_gets_as_many_slots_as_its_dag_allows() -> None:
-    world = Consistent([FAR_PAIR])
-    for machine in world.machines:
-        machine.auto = False
+    world = Consistent([FAR_PAIR]).slow()
     runs = [world.say("!dag publish farpair") for _ in range(3)]
     world.wait(3 * LEASE_S)
     away = world.machines[-1]
@@ -148,7 +137,7 @@ class Hung(Machine):
 
 def robbed(*, lock: bool) -> tuple[World, Hung, Hold]:
     """A hung node that runs a task, and one of its two claims was given back in its name; the other one."""
-    world = slow(World([ONE], nodes=1))
+    world = World([ONE], nodes=1).slow()
     (node,) = world.machines
     node.__class__ = Hung
     assert isinstance(node, Hung)

@@ -71,8 +71,7 @@ def test_how_runs_ended_is_learned_from_what_was_said(name: str) -> None:
     rejected = world.say("!dag publish gated")
     world.react(rejected, "❌")
     expired = world.say("!dag publish gated", wait_s=70)
-    for machine in world.machines:
-        machine.auto = False
+    world.slow()
     cancelled = world.say("!dag publish job", wait_s=5)
     world.react(cancelled, "❌", wait_s=10)
     ends = {good: "succeeded", rejected: "rejected", expired: "expired", cancelled: "cancelled"}
@@ -86,8 +85,7 @@ def test_how_runs_ended_is_learned_from_what_was_said(name: str) -> None:
 
 def test_a_lost_run_that_was_closed_stays_closed(name: str) -> None:
     world = World(DAGS, 3, lease_s_max=30)
-    for machine in world.machines:
-        machine.auto = False
+    world.slow()
     run = world.say("!dag publish asks", wait_s=5)
     (holder,) = [m for m in world.machines if m.running]
     holder.crash()

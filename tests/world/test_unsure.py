@@ -21,8 +21,7 @@ def published_to_the_unsure(before: int) -> tuple[World, str, Machine, Machine]:
     two = world.machines[1]
     two.feed(RoomBatch("x", (), gap=True), world.now)
     world.settle()
-    for machine in world.machines:
-        machine.auto = False
+    world.slow()
     run = world.say("!dag publish job", wait_s=15)
     (holder,) = [m for m in world.machines if m.running]
     (other,) = [m for m in world.machines if m is not holder]
@@ -52,9 +51,7 @@ def test_its_policy_is_asked_when_the_holder_dies(before: int) -> None:
 
 @pytest.mark.parametrize("sign", ["✅", "❌"])
 def test_an_answer_counts_though_a_node_learns_later_that_the_run_is_lost(sign: str) -> None:
-    world = World([JOB], 3, lease_s_max=40)
-    for machine in world.machines:
-        machine.auto = False
+    world = World([JOB], 3, lease_s_max=40).slow()
     run = world.say("!dag publish job", wait_s=5)
     (holder,) = [m for m in world.machines if m.running]
     slow, quick = [m for m in world.machines if m is not holder]
@@ -77,9 +74,7 @@ def test_an_answer_counts_though_a_node_learns_later_that_the_run_is_lost(sign: 
 
 @pytest.mark.parametrize("gap", [0.0, 0.25, 1.0])
 def test_a_run_that_was_cancelled_before_its_first_task_stays_so(gap: float) -> None:
-    world = World([JOB], 2)
-    for machine in world.machines:
-        machine.auto = False
+    world = World([JOB], 2).slow()
     first = world.say("!dag publish job", wait_s=1)
     second = world.say("!dag publish job", wait_s=1)
     (holder,) = [m for m in world.machines if m.running]
@@ -110,9 +105,7 @@ def test_a_node_that_was_away_claims_nothing_that_is_over() -> None:
 
 def test_runs_that_wait_for_others_do_not_use_up_a_nodes_room() -> None:
     other_scope = dag("id: other\nscope: proj-c\ntasks:\n  a: {shell: 'true'}\n")
-    world = World([JOB, other_scope], 2, max_runs=1)
-    for machine in world.machines:
-        machine.auto = False
+    world = World([JOB, other_scope], 2, max_runs=1).slow()
     world.say("!dag publish job", wait_s=1)
     world.say("!dag publish job", wait_s=1)
     world.say("!dag publish other", wait_s=10)
@@ -121,9 +114,7 @@ def test_runs_that_wait_for_others_do_not_use_up_a_nodes_room() -> None:
 
 def test_an_outcome_that_came_after_the_next_take_counts_for_who_would_run_it_then() -> None:
     again = dag("id: again\nscope: proj-b\non_lost: rerun\ntasks:\n  a: {shell: 'true'}\n")
-    world = World([again], 3, lease_s_max=40)
-    for machine in world.machines:
-        machine.auto = False
+    world = World([again], 3, lease_s_max=40).slow()
     run = world.say("!dag publish again")
     (first,) = [m for m in world.machines if m.running]
     first.mute = True  # its renewals and its release are late
@@ -145,9 +136,7 @@ def test_an_outcome_that_came_after_the_next_take_counts_for_who_would_run_it_th
 
 
 def test_a_question_that_was_withdrawn_unsent_is_asked_when_it_comes_true_again() -> None:
-    world = World([JOB], 2, lease_s_max=40)
-    for machine in world.machines:
-        machine.auto = False
+    world = World([JOB], 2, lease_s_max=40).slow()
     run = world.say("!dag publish job", wait_s=5)
     (holder,) = [m for m in world.machines if m.running]
     (other,) = [m for m in world.machines if m is not holder]

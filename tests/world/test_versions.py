@@ -21,8 +21,7 @@ def test_a_run_whose_scope_nodes_reckon_differently_is_begun_once(shift: int) ->
     world.settle()
     for _ in range(shift):  # of it depends whose turn comes first
         world.room.say("@operator:hs.test", "hello")
-    for machine in world.machines:
-        machine.auto = False
+    world.slow()
     run = world.say("!dag publish job", wait_s=100)
     assert len(world.began()) == 1
     (busy,) = [machine for machine in world.machines if machine.running]
@@ -34,9 +33,7 @@ def test_a_run_whose_scope_nodes_reckon_differently_is_begun_once(shift: int) ->
 
 @pytest.mark.audit_finds("speaks-for-another")
 def test_a_take_of_another_key_that_names_a_running_run_changes_nothing() -> None:
-    world = World([OLD], nodes=2)
-    for machine in world.machines:
-        machine.auto = False
+    world = World([OLD], nodes=2).slow()
     run = world.say("!dag publish job")
     (busy,) = [machine for machine in world.machines if machine.running]
     (other,) = [machine for machine in world.machines if machine is not busy]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from cisbot.core.dags.definition import Definition
 from cisbot.core.inputs import Instant
 from cisbot.core.settings import Policy
@@ -41,6 +43,12 @@ class World:
         for machine in self.machines:
             machine.start(self.now)
         self.settle()
+
+    def slow(self) -> Self:
+        """Tasks end when the test says so."""
+        for machine in self.machines:
+            machine.auto = False
+        return self
 
     @property
     def now(self) -> Instant:

@@ -179,23 +179,21 @@ class Keeper:
         if isinstance(event, End) and (event.sender, event.incarnation) == self._mine():
             facts.extend(self._over(END_SENT if self.armed.bound else "this node was ended"))
         findings = self.ledger.observe(event)
-        keys = self.holds.of_keys()
         for found in findings:
             facts.extend(self._meaning(found, now))
             if isinstance(found, Judged):
-                keys = self.holds.of_keys()
-                self.answers.judged(found, keys, self.echo_s, now)
+                self.answers.judged(found, self.holds.of_keys(), self.echo_s, now)
         for found in findings:  # a fresh take makes its key sure and wins it: only now that is known
             if isinstance(found, Adopted):
                 sends.extend(self._unwanted(found))
                 self.answers.doubtful(found.key, self.echo_s, now)
         match event:
             case Probe():
-                self.answers.probed(event, keys, self.echo_s, now)
+                self.answers.probed(event, self.holds.of_keys(), self.echo_s, now)
             case Heartbeat() if (event.sender, event.incarnation) == self._mine():
                 facts.extend(self._extend_unsure(event))
             case Restate():
-                self.answers.restated(event, keys, self.echo_s, now)
+                self.answers.restated(event, self.holds.of_keys(), self.echo_s, now)
             case _:
                 pass
         return facts, sends

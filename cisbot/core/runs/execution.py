@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from string import Template
 
@@ -46,7 +46,7 @@ class Execution:
         run: Run,
         definition: Definition,
         hold: Hold,
-        holds: Iterable[Hold],
+        holds: Collection[Hold],
         place: Place,
         tasks: Mapping[str, TaskRun],
     ) -> None:
@@ -69,11 +69,10 @@ class Execution:
         self.stopping: Outcome | None = None
         self.sending: dict[str, str] = {}
 
-    def bounded(self, holds: Iterable[Hold]) -> float:
+    def bounded(self, holds: Collection[Hold]) -> float:
         """The boot time at which its last process must be dead, by the claims that are held for it now."""
-        here = list(holds)
-        lost = self.locks.keys() - {lock_name(held.key) for held in here}
-        until = min((held.deadline for held in here), default=self.hold.deadline)
+        lost = self.locks.keys() - {lock_name(held.key) for held in holds}
+        until = min((held.deadline for held in holds), default=self.hold.deadline)
         self.deadline = min(until, self.deadline) if lost else until
         return self.deadline
 

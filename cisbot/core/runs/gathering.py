@@ -31,8 +31,7 @@ class Gathering:
         self._pinned = pinned
         self._since: dict[RunId, float] = {}
         self._rests: dict[RunId, tuple[int, float]] = {}  # how often it let go, and until when it rests
-        self._waiting: set[RunId] = set()
-        self._met: set[RunId] = set()  # of these, those that don't rest
+        self._met: set[RunId] = set()  # those looked at that are to be claimed here, and don't rest
         self.at: float | None = None  # when to look again
 
     def keys(self, run: Run) -> tuple[ClaimKey, ...]:
@@ -53,13 +52,11 @@ class Gathering:
 
     def begin(self) -> None:
         """A new look at all runs that wait."""
-        self._waiting.clear()
         self._met.clear()
         self.at = None
 
     def stays(self, run: Run, now: float) -> None:
         """The run is still to be claimed here, though not in this moment."""
-        self._waiting.add(run.id)
         if run.id in self._since and now >= self._end(run.id):
             self._let_go(run.id, now)
             return
@@ -70,7 +67,6 @@ class Gathering:
         keys = self.keys(run)
         if len(keys) == 1:
             return keys[0]
-        self._waiting.add(run.id)
         missing = self.missing(run)
         if len(missing) == len(keys):
             self._since.pop(run.id, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping
-from dataclasses import replace
 
 from cisbot.core.claims.contend import Wish
 from cisbot.core.claims.keeper import Keeper
@@ -63,7 +62,8 @@ class Candidates:
         stories: list[RunId] = []
         load: Counter[UserId] | None = None
         ahead: dict[ClaimKey, int] = {}  # runs for others that come first under the same key
-        for run in board.waiting():
+        waiting = board.waiting()
+        for run in waiting:
             if run.key is None:
                 continue
             if unread := run.id in self._unread:  # it may be over, also where others are to execute it
@@ -85,17 +85,29 @@ class Candidates:
             slots = gathering.slots(run, key)
             if run.id not in begun and not self._held(key, run.id, slots, now):
                 room -= 1
-            load = loads(self._keeper.ledger) if load is None else load
-            later = min(ahead.get(key, 0), AHEAD_MAX)
-            wish = _wish(run, key, slots, board, self._keeper.ledger, self._settings, self._me, load, later)
-            found[key] = replace(wish, rank=0) if run.id in begun else wish  # who holds keeps nobody waiting
-        gathering.done({run.id for run in board.waiting()})
+            rank = 0  # who holds something keeps nobody waiting
+            if run.id not in begun:
+                load = loads(self._keeper.ledger) if load is None else load
+                rank = self._place(board, run, load) + min(ahead.get(key, 0), AHEAD_MAX)
+            found[key] = Wish(key, self._claim(run, slots), rank)
+        gathering.done({run.id for run in waiting})
         return [wish for wish in found.values() if wish is not None], stories
 
     def _held(self, key: ClaimKey, run: RunId, slots: int, now: float) -> bool:
         if self._keeper.ledger.is_unsure(key):
             return False
         return self._keeper.slot_for(key, run, slots, now)[0] is None
+
+    def _place(self, board: Board, run: Run, load: Counter[UserId]) -> int:
+        """This node's place among those that could execute the run: who holds fewest first."""
+        rivals = _rivals(board, run) if run_node(run.id) is None else set()
+        order = sorted(rivals | {self._me.account}, key=lambda a: (load[a], order_hash(run.id, a)))
+        return order.index(self._me.account)
+
+    def _claim(self, run: Run, slots: int) -> Claim:
+        longest_s = self._keeper.ledger.bounds.lease_s_max
+        lease_s = max(1, int(min(self._settings.coordinator.claim_lease_duration, longest_s)))
+        return Claim(run.id, run.dag, run.scope, lease_s, run.definition, slots)
 
 
 def _rivals(board: Board, run: Run) -> set[UserId]:
@@ -104,24 +116,3 @@ def _rivals(board: Board, run: Run) -> set[UserId]:
     if node is None:
         return set(board.rivals(run.dag, run.target))
     return {info.account for info in board.living() if info.id == node and not board.over(info)}
-
-
-def _wish(
-    run: Run,
-    key: ClaimKey,
-    slots: int,
-    board: Board,
-    ledger: Ledger,
-    settings: Settings,
-    me: Me,
-    load: Counter[UserId],
-    later: int,
-) -> Wish:
-    rivals = _rivals(board, run) if run_node(run.id) is None else set()
-    order = sorted(
-        rivals | {me.account},
-        key=lambda a: (load[a], order_hash(run.id, a)),
-    )
-    lease = int(min(settings.coordinator.claim_lease_duration, ledger.bounds.lease_s_max))
-    claim = Claim(run.id, run.dag, run.scope, max(1, lease), run.definition, slots)
-    return Wish(key, claim, order.index(me.account) + later)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from cisbot.core.room import events as ev
-from cisbot.core.runs.state import RunStatus
-from tests.sim.machine import Machine
 from tests.sim.scenarios.telling import story
 from tests.sim.scenarios.test_holding import held
 from tests.sim.script import ANY, HEARTBEAT, MESSAGE, RECORD, RELEASE, Story, core, key_of
@@ -219,15 +217,11 @@ def test_an_end_that_is_told_after_the_run_was_given_up_settles_it(story: Story)
     run = story.publish("steps", on=three)
     story.lose_all(three, RELEASE)
     story.until("node-3 runs it", lambda: story.runs(run, three))
-
-    def knows(machine: Machine, status: RunStatus) -> bool:
-        return core(machine).board.runs[run].status is status
-
-    story.until("node-2 knows", lambda: knows(two, RunStatus.RUNNING))
+    story.until("node-2 knows", lambda: core(two).board.runs[run].account == three.account)
     story.links.cut(("hs3", "hs2"))
     story.until("its last words are at home", lambda: core(one).board.runs[run].told)
     story.crash(three, database=False)
-    story.until("node-2 gives it up", lambda: knows(two, RunStatus.PENDING))
+    story.until("node-2 gives it up", lambda: story.waits(run, two))
     story.links.heal()
     story.owes("node-2 knows that it succeeded", lambda: story.succeeded(run, two), within=2.0)
     story.ends()

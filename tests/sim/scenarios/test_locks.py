@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from cisbot.core.ids import RunId
 from cisbot.core.room import events as ev
 from cisbot.core.room.events import Outcome
 from cisbot.core.scopes import is_lock, lock_key
 from tests.sim.machine import Machine
 from tests.sim.scenarios.telling import story
+from tests.sim.scenarios.test_holding import held
 from tests.sim.script import TAKE, Story, core
 
 
-def held(machine: Machine, lock: str) -> bool:
+def taken(machine: Machine, lock: str) -> bool:
     """Whether the machine knows somebody who holds the lock."""
     head = core(machine).ledger.sure(lock_key(lock))
     return head is None or bool(head.holders)
+
+
+def at_once(story: Story, runs: list[RunId]) -> int:
+    """How many of them run now."""
+    return sum(bool(story.runs(run)) for run in runs)
 
 
 @story(nodes=2, without={"all_locks": "two at once under"})
@@ -69,12 +76,8 @@ def test_the_holder_of_a_lock_dies_before_it_has_the_runs_own_key(story: Story) 
 @story(nodes=2, without={"lock_lost": "its tasks are dead at once|is granted .* while"})
 def test_a_lock_is_lost_while_tasks_run(story: Story) -> None:
     """They are dead at once, and only then the run's own key is given back, as lost; the run is run again."""
-    one, two = story.machines
-    story.start(one, two)
-    story.task_s = 60.0
+    run, one, two = held(story, "left")
     story.deaf(two)
-    run = story.publish("left")
-    story.until("node-1 runs it", lambda: story.runs(run, one))
     since = len(story.server.stream)
     story.gives_back(one, "middle")
     story.owes("its tasks are dead at once", lambda: not story.runs(run, one), within=0.3)
@@ -91,19 +94,15 @@ def test_a_lock_is_lost_while_tasks_run(story: Story) -> None:
 @story(nodes=2)
 def test_who_was_cut_off_gives_its_locks_back(story: Story) -> None:
     """node-1 can't renew: its tasks are dead at its deadline, and in the end nobody holds the locks."""
-    one, two = story.machines
-    story.start(one, two)
-    story.task_s = 60.0
+    run, one, two = held(story, "left")
     story.deaf(two)
-    run = story.publish("left")
-    story.until("node-1 runs it", lambda: story.runs(run, one))
     story.deaf(one)
     story.until("its tasks are fenced", lambda: not story.runs(run, one), within=10.0)
     story.hears(one)
     story.hears(two)
     story.task_s = 0.3
     story.owes("it is done", lambda: story.over(run), within=30.0)
-    story.owes("nobody holds a lock", lambda: not held(two, "left") and not held(two, "middle"), within=2.0)
+    story.owes("nobody holds a lock", lambda: not taken(two, "left") and not taken(two, "middle"), within=2.0)
     story.ends()
 
 
@@ -113,9 +112,9 @@ def test_a_slot_is_freed_by_a_crash(story: Story) -> None:
     story.start(*story.machines)
     story.task_s = 8.0
     runs = [story.publish("pair") for _ in range(3)]
-    story.until("two run", lambda: sum(bool(story.runs(run)) for run in runs) == 2)
+    story.until("two run", lambda: at_once(story, runs) == 2)
     story.passes(2.0)
-    story.owes("the third waits", lambda: sum(bool(story.runs(run)) for run in runs) == 2)
+    story.owes("the third waits", lambda: at_once(story, runs) == 2)
     first = next(run for run in runs if story.runs(run))
     dead = story.runner(first)
     story.crash(dead)
@@ -135,11 +134,9 @@ def test_one_node_holds_two_slots_of_a_key(story: Story) -> None:
     story.start(one)
     story.task_s = 15.0
     runs = [story.publish("pair") for _ in range(3)]
-    story.until("two run", lambda: sum(bool(story.runs(run)) for run in runs) == 2)
+    story.until("two run", lambda: at_once(story, runs) == 2)
     story.passes(10.0)
-    story.owes(
-        "they still do, beyond their first lease", lambda: sum(bool(story.runs(run)) for run in runs) == 2
-    )
+    story.owes("they still do, beyond their first lease", lambda: at_once(story, runs) == 2)
     story.owes("the third comes after them", lambda: all(story.over(run) for run in runs), within=40.0)
     story.owes("each began once", lambda: len(story.checkers.attempts) == 3)
     story.ends()
